@@ -1,0 +1,77 @@
+"""OmniAvatar: a portrait and a voice in, a talking person out.
+
+>>> from omniavatar import AvatarPipeline, GenerationRequest
+>>> pipeline = AvatarPipeline.from_pretrained("nano")
+>>> request = GenerationRequest(image="me.png", audio="speech.wav", prompt="A woman smiles.")
+>>> pipeline.generate(request, "out.mp4")
+
+Names are resolved on first use, so that a command line can answer before torch is loaded.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omniavatar.errors import InputError, OmniAvatarError, OutputError, WeightsError
+    from omniavatar.events import ChunkDone, Event, Finished, Preparing, StepDone
+    from omniavatar.media.image import load_image
+    from omniavatar.media.speech import load_speech
+    from omniavatar.media.video import read_settings
+    from omniavatar.pipeline import AvatarPipeline
+    from omniavatar.plan import VideoPlan
+    from omniavatar.request import GenerationRequest, Setting, choices_of, setting_of
+    from omniavatar.weights.catalog import CATALOG, ModelSpec
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AvatarPipeline": "pipeline",
+    "CATALOG": "weights.catalog",
+    "ChunkDone": "events",
+    "Event": "events",
+    "Finished": "events",
+    "GenerationRequest": "request",
+    "InputError": "errors",
+    "ModelSpec": "weights.catalog",
+    "OmniAvatarError": "errors",
+    "OutputError": "errors",
+    "Preparing": "events",
+    "Setting": "request",
+    "StepDone": "events",
+    "VideoPlan": "plan",
+    "WeightsError": "errors",
+    "choices_of": "request",
+    "load_image": "media.image",
+    "load_speech": "media.speech",
+    "read_settings": "media.video",
+    "setting_of": "request",
+}
+
+__all__ = [
+    "CATALOG",
+    "AvatarPipeline",
+    "ChunkDone",
+    "Event",
+    "Finished",
+    "GenerationRequest",
+    "InputError",
+    "ModelSpec",
+    "OmniAvatarError",
+    "OutputError",
+    "Preparing",
+    "Setting",
+    "StepDone",
+    "VideoPlan",
+    "WeightsError",
+    "choices_of",
+    "load_image",
+    "load_speech",
+    "read_settings",
+    "setting_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'omniavatar' has no attribute {name!r}")
+    return getattr(import_module(f"omniavatar.{_HOMES[name]}"), name)

@@ -1,0 +1,260 @@
+"""The OmniAvatar diffusion transformer: diffusers' Wan transformer that also hears speech.
+
+What the library gives every model (offload, layerwise casting, quantisation, LoRA, attention
+backends, step caches, context parallelism, regional compilation, `from_pretrained`) works here,
+because blocks, embeddings and names are its own; this file adds the audio pack and its projections.
+
+Source: OmniAvatar (arXiv 2506.18866, section 3.2); Omni-Avatar/OmniAvatar, Apache-2.0.
+"""
+
+# b batch, t video frames, f latent frames, a audio features, d model width, s tokens, n projections
+# h, w latent rows and columns
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models._modeling_parallel import ContextParallelInput
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.utils import apply_lora_scale
+from einops import rearrange
+from torch import Tensor, nn
+
+FRAMES_PER_LATENT = 4
+
+
+class AudioPack(nn.Module):
+    """Fold the speech features of the four video frames under each latent into one vector.
+
+    The first latent covers a single frame, which is repeated to make four.
+    """
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(FRAMES_PER_LATENT * features, hidden)
+        self.norm_out = nn.LayerNorm(hidden)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """[b, t, a] with t = 4f - 3 -> [b, f, hidden]."""
+        first = audio[:, :1].expand(-1, FRAMES_PER_LATENT - 1, -1)
+        audio = torch.cat([first, audio], dim=1)  # [b, 4f, a]
+        packed = rearrange(audio, "b (f four) a -> b f (four a)", four=FRAMES_PER_LATENT)
+        return self.norm_out(self.proj(packed))
+
+
+class TokenFrames(nn.Module):
+    """The latent frame of each token, [1, s].
+
+    A module of its own, without weights, so that context parallelism can split its output along
+    with the tokens.
+    """
+
+    def forward(self, frames: int, tokens_per_frame: int, device: torch.device) -> Tensor:
+        return torch.arange(frames, device=device).repeat_interleave(tokens_per_frame)[None]
+
+
+@dataclass(slots=True)
+class BlockResidual:
+    """What all blocks together added to the tokens, kept from the last forward that ran them.
+
+    One object serves one guidance branch of one chunk. While `reuse` is set, a forward adds `value`
+    instead of running the blocks.
+    """
+
+    reuse: bool = False
+    value: Tensor | None = None
+
+
+class OmniAvatarTransformer3DModel(WanTransformer3DModel):
+    """Wan2.1 text-to-video transformer with a reference image and speech as further conditions.
+
+    The 33 input channels are 16 of the noisy latents, 16 of the reference image's latent repeated
+    over the frames, and 1 mask (0 on latent frames that are given, 1 on those to generate).
+
+    Args:
+        audio_features: width of the speech embedding of one frame; 14 x 768 for wav2vec2-base.
+        audio_hidden: width of the audio pack's output.
+
+    The others are those of `diffusers.WanTransformer3DModel`.
+    """
+
+    # The parent's settings for Wan's image-to-video variants, which this model has no use for.
+    ignore_for_config: ClassVar[list[str]] = [
+        "image_dim",
+        "added_kv_proj_dim",
+        "pos_embed_seq_len",
+    ]
+    _cp_plan: ClassVar[dict[str, Any]] = {
+        **WanTransformer3DModel._cp_plan,
+        "token_frames": {0: ContextParallelInput(split_dim=1, expected_dims=2, split_output=True)},
+    }
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: tuple[int, ...] = (1, 2, 2),
+        num_attention_heads: int = 40,
+        attention_head_dim: int = 128,
+        in_channels: int = 33,
+        out_channels: int = 16,
+        text_dim: int = 4096,
+        freq_dim: int = 256,
+        ffn_dim: int = 13824,
+        num_layers: int = 40,
+        cross_attn_norm: bool = True,
+        qk_norm: str | None = "rms_norm_across_heads",
+        eps: float = 1e-6,
+        rope_max_seq_len: int = 1024,
+        audio_features: int = 10752,
+        audio_hidden: int = 32,
+    ) -> None:
+        super().__init__(
+            patch_size=patch_size,
+            num_attention_heads=num_attention_heads,
+            attention_head_dim=attention_head_dim,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            text_dim=text_dim,
+            freq_dim=freq_dim,
+            ffn_dim=ffn_dim,
+            num_layers=num_layers,
+            cross_attn_norm=cross_attn_norm,
+            qk_norm=qk_norm,
+            eps=eps,
+            rope_max_seq_len=rope_max_seq_len,
+        )
+        width = num_attention_heads * attention_head_dim
+        self.token_frames = TokenFrames()
+        self.audio_proj = AudioPack(audio_features, audio_hidden)
+        self.audio_cond_projs = nn.ModuleList(
+            nn.Linear(audio_hidden, width) for _ in range(num_layers // 2 - 1)
+        )
+
+    def encode_audio(self, audio: Tensor) -> Tensor:
+        """Compute what each conditioned block adds to its tokens: once per chunk, not per step.
+
+        Runs where the audio pack's weights are, so that it works under any offload.
+
+        Args:
+            audio: speech embedding of each video frame, [b, t, a] with t = 4f - 3; zeros mean
+                silence, which still leaves the biases.
+
+        Returns:
+            [b, n, f, d], on the device of `audio`.
+        """
+        weight = self.audio_proj.proj.weight
+        packed = self.audio_proj(audio.to(weight.device, weight.dtype))  # [b, f, hidden]
+        terms = [projection(packed) for projection in self.audio_cond_projs]
+        return torch.stack(terms, dim=1).to(audio.device)
+
+    def time_modulation(self, timestep: Tensor) -> Tensor:
+        """[b] timesteps, 0..1000 -> [b, 6 d]: all that a step cache looks at."""
+        embedder = self.condition_embedder
+        weight = embedder.time_proj.weight
+        sinusoid = embedder.timesteps_proj(timestep.to(weight.device)).to(
+            embedder.time_embedder.linear_1.weight.dtype
+        )
+        hidden = embedder.act_fn(embedder.time_embedder(sinusoid))
+        return embedder.time_proj(hidden.to(weight.dtype))
+
+    @apply_lora_scale("attention_kwargs")
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        audio_conditioning: Tensor,
+        block_residual: BlockResidual | None = None,
+        return_dict: bool = True,
+        attention_kwargs: dict[str, Any] | None = None,  # noqa: ARG002  read by the decorator
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Predict the velocity (noise minus video) of the latents.
+
+        Args:
+            hidden_states: noisy latents, reference latent and mask, [b, 33, f, h, w].
+            timestep: 1000 sigma, [b].
+            encoder_hidden_states: prompt embedding with zeroed padding rows, [b, l, text_dim].
+            audio_conditioning: result of `encode_audio`, [b, n, f, d].
+            block_residual: reuse or record of the blocks' work, for step caches.
+
+        Returns:
+            Velocity, [b, 16, f, h, w].
+        """
+        patch_f, patch_h, patch_w = self.config.patch_size
+        frames, rows, columns = (
+            size // patch
+            for size, patch in zip(hidden_states.shape[2:], self.config.patch_size, strict=True)
+        )
+        rotary = self.rope(hidden_states)
+        token_frames = self.token_frames(frames, rows * columns, hidden_states.device)
+        tokens = self.patch_embedding(hidden_states)
+        tokens = rearrange(tokens, "b d f h w -> b (f h w) d").contiguous()
+        time, modulation, context, _ = self.condition_embedder(timestep, encoder_hidden_states)
+        modulation = modulation.unflatten(1, (6, -1))
+
+        if block_residual is not None and block_residual.reuse:
+            assert block_residual.value is not None, "a residual is reused before one was recorded"
+            tokens = tokens + block_residual.value
+        else:
+            before = tokens
+            tokens = self._run_blocks(
+                tokens, context, modulation, rotary, audio_conditioning, token_frames
+            )
+            if block_residual is not None:
+                block_residual.value = tokens - before
+
+        shift, scale = (self.scale_shift_table + time[:, None]).to(tokens.device).chunk(2, dim=1)
+        tokens = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
+        tokens = self.proj_out(tokens)
+        velocity = rearrange(
+            tokens,
+            "b (f h w) (pf ph pw c) -> b c (f pf) (h ph) (w pw)",
+            f=frames,
+            h=rows,
+            w=columns,
+            pf=patch_f,
+            ph=patch_h,
+            pw=patch_w,
+        )
+        return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
+
+    def _run_blocks(
+        self,
+        tokens: Tensor,
+        context: Tensor,
+        modulation: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        audio_conditioning: Tensor,
+        token_frames: Tensor,
+    ) -> Tensor:
+        whole_length = tokens.shape[1]
+        first_with_audio = 2
+        for index, block in enumerate(self.blocks):
+            term = index - first_with_audio
+            if 0 <= term < len(self.audio_cond_projs):
+                tokens = _add_to_frames(
+                    tokens, audio_conditioning[:, term], token_frames, whole_length=whole_length
+                )
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                tokens = self._gradient_checkpointing_func(
+                    block, tokens, context, modulation, rotary
+                )
+            else:
+                tokens = block(tokens, context, modulation, rotary)
+        return tokens
+
+
+def _add_to_frames(
+    tokens: Tensor, term: Tensor, token_frames: Tensor, *, whole_length: int
+) -> Tensor:
+    """Add one vector per latent frame, [b, f, d], to the tokens of that frame, [b, s, d].
+
+    Broadcast, unless `tokens` is one device's share of a longer sequence, which may begin or end
+    within a frame: then each token looks its frame up in `token_frames`, [1, s].
+    """
+    term = term.type_as(tokens)
+    if tokens.shape[1] == whole_length:
+        return (tokens.unflatten(1, (term.shape[1], -1)) + term[:, :, None]).flatten(1, 2)
+    return tokens + term[:, token_frames[0]]

@@ -1,0 +1,1 @@
+"""Tensors to tensors: the stages of one video, one file each."""
