@@ -1,0 +1,133 @@
+"""The house plan: which room of the package may import which, and which libraries it may use.
+
+A room is a file or folder directly under `omniavatar/`. A new room needs a row in `ALLOWED`.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "omniavatar"
+
+# What each room may import besides itself and `errors`. "public" is what `omniavatar/__init__.py`
+# exports; it is for those outside the engine, so that they need to know nothing else.
+ENGINE = {"request", "plan", "events", "media", "models", "weights", "memory", "stages", "progress"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "request": set(),
+    "plan": set(),
+    "events": set(),
+    "progress": set(),
+    "media": set(),
+    "models": set(),
+    "weights": {"models"},
+    "memory": {"models"},
+    "stages": {"request", "plan", "events", "models", "progress"},
+    "pipeline": ENGINE | {"public"},  # for the version
+    # Training needs the networks, evaluation the pipeline that people run.
+    "nano": {"models", "weights", "media", "stages", "pipeline", "public"},
+    "serving": {"public"},
+    "app": {"public", "serving"},
+    "__main__": {"serving"},
+    "__init__": ENGINE | {"pipeline"},
+}
+
+# Libraries that only some rooms may use.
+RESERVED: dict[str, set[str]] = {
+    "gradio": {"serving", "app"},
+    "gradio_client": {"serving", "app"},
+    "spaces": {"serving", "app"},
+    "runpod": {"serving"},
+    "espeakng_loader": {"nano"},
+    "torch": {"models", "weights", "memory", "stages", "pipeline", "nano", "__init__"},
+    "diffusers": {"models", "weights", "memory", "stages", "pipeline", "nano"},
+    "transformers": {"models", "weights", "memory", "stages", "pipeline", "nano"},
+}
+
+# Required though no file imports them: diffusers and transformers do, where named.
+INDIRECT = {
+    "accelerate": "placement of models on devices, loading on the meta device",
+    "peft": "LoRA layers beside base weights",
+    "sentencepiece": "tokenizers stored as sentencepiece models",
+    "spaces": "the GPU of a ZeroGPU Space",
+}
+
+
+def _room(path: Path) -> str:
+    relative = path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path
+    return relative.parts[0] if len(relative.parts) > 1 else path.stem
+
+
+FILES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "app.py"]
+
+
+def _modules(source: str) -> Iterator[str]:
+    """Yield the dotted name of everything that is imported, wherever it stands in the file."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _own_rooms(source: str) -> set[str]:
+    """Name the rooms that the source imports; names of the package itself are `public`."""
+    own = (name.split(".") for name in _modules(source) if name.split(".")[0] == "omniavatar")
+    return {parts[1] if len(parts) > 1 and parts[1] in ALLOWED else "public" for parts in own}
+
+
+def _libraries(source: str) -> set[str]:
+    own = {"omniavatar", *sys.stdlib_module_names}
+    return {name.split(".")[0] for name in _modules(source)} - own
+
+
+def _requirements(name: str) -> set[str]:
+    lines = (ROOT / name).read_text().splitlines()
+    names = (re.match(r"[\w.-]+", line) for line in lines)
+    return {match[0].lower() for match in names if match}
+
+
+def test_reader_sees_every_form_of_import() -> None:
+    source = """
+import omniavatar
+from omniavatar import media, InputError
+def late():
+    import omniavatar.stages.denoise as denoise
+    from omniavatar.models.transformer import OmniAvatarTransformer3DModel
+    import torch.nn, json
+"""
+    assert _own_rooms(source) == {"public", "media", "stages", "models"}
+    assert _libraries(source) == {"torch"}
+
+
+def test_every_room_has_a_row_and_every_row_a_room() -> None:
+    assert {_room(path) for path in FILES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_stay_within_the_house_plan(path: Path) -> None:
+    room, source = _room(path), path.read_text()
+    assert _own_rooms(source) <= ALLOWED[room] | {room, "errors"}
+    assert not [
+        name for name in _libraries(source) if room not in RESERVED.get(name, ALLOWED.keys())
+    ]
+
+
+def test_pins_are_exactly_what_is_imported() -> None:
+    distributions = packages_distributions()
+    imported = {
+        distributions[library][0].lower()
+        for path in FILES
+        for library in _libraries(path.read_text())
+    }
+    runtime, development = _requirements("requirements.txt"), _requirements("requirements-dev.txt")
+    assert imported <= runtime | development, "imported, but not in requirements.txt"
+    assert runtime <= imported | INDIRECT.keys(), "in requirements.txt, but not used"
+    assert not runtime & development, "pinned twice"
