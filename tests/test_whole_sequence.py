@@ -1,0 +1,93 @@
+"""The one-pass VAE equals diffusers' frame-by-frame loop."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from omniavatar.models.whole_sequence import decode_whole, encode_moments, encode_whole
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "Wan2.1": {
+        "base_dim": 96,
+        "dim_mult": [1, 2, 4, 4],
+        "num_res_blocks": 2,
+        "temperal_downsample": [False, True, True],
+    },
+    "patches of 2": {
+        "base_dim": 16,
+        "dim_mult": [1, 2, 4],
+        "num_res_blocks": 1,
+        "temperal_downsample": [True, True],
+        "in_channels": 12,
+        "out_channels": 12,
+        "patch_size": 2,
+    },
+    "residual": {
+        "base_dim": 8,
+        "decoder_base_dim": 16,
+        "dim_mult": [1, 2, 4, 4],
+        "num_res_blocks": 1,
+        "temperal_downsample": [False, True, True],
+        "is_residual": True,
+    },
+}
+
+
+def _vae(layout: str) -> AutoencoderKLWan:
+    torch.manual_seed(0)
+    return AutoencoderKLWan(**LAYOUTS[layout]).eval().requires_grad_(False)
+
+
+def _video(frames: int, side: int = 16) -> torch.Tensor:
+    return torch.rand(1, 3, frames, side, side, generator=torch.manual_seed(frames)) * 2 - 1
+
+
+def _error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    assert found.shape == wanted.shape
+    return ((found - wanted).abs().max() / wanted.abs().max()).item()
+
+
+@pytest.mark.parametrize(
+    ("layout", "frames"),
+    [("Wan2.1", 1), ("Wan2.1", 9)]
+    + [(layout, frames) for layout in ("patches of 2", "residual") for frames in (1, 5, 17, 65)],
+)
+def test_one_pass_equals_the_cached_loop(layout: str, frames: int) -> None:
+    vae = _vae(layout)
+    video = _video(frames)
+    latents = vae.encode(video).latent_dist.mode()
+    assert _error(encode_whole(vae, video), latents) <= 4e-6
+    # Random weights decode to almost nothing: enlarge the latents, or the clamp is never reached.
+    for scale in (1, 300):
+        assert _error(decode_whole(vae, scale * latents), vae.decode(scale * latents).sample) <= 4e-6
+
+
+def test_a_batch_equals_its_members_alone() -> None:
+    vae = _vae("patches of 2")
+    videos = torch.cat([_video(9), -_video(9)])
+    latents = encode_whole(vae, videos)
+    assert _error(latents[1:], encode_whole(vae, videos[1:])) <= 4e-6
+    decoded = decode_whole(vae, latents)
+    assert _error(decoded[1:], decode_whole(vae, latents[1:])) <= 4e-6
+
+
+def test_moments_hold_the_posterior_of_the_class() -> None:
+    vae = _vae("patches of 2")
+    posterior = vae.encode(_video(5)).latent_dist
+    mean, log_variance = encode_moments(vae, _video(5)).chunk(2, dim=1)
+    assert _error(mean, posterior.mean) <= 4e-6
+    assert _error(log_variance, posterior.logvar) <= 4e-6
+
+
+def test_gradients_reach_every_weight() -> None:
+    vae = _vae("patches of 2").requires_grad_(True)
+    decoded = decode_whole(vae, encode_whole(vae, _video(9)), clamp=False)
+    (decoded - 3).square().mean().backward()
+    assert [name for name, p in vae.named_parameters() if p.grad is None] == []
+
+
+def test_a_length_that_splits_a_latent_is_refused() -> None:
+    with pytest.raises(AssertionError, match="4n \\+ 1"):
+        encode_whole(_vae("patches of 2"), _video(6))
