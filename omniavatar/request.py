@@ -6,7 +6,7 @@ handler's checks are derived from the fields of `GenerationRequest` and their `S
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -51,8 +51,12 @@ class GenerationRequest:
         InputError: a setting is out of its range or of another type; `field` names it.
     """
 
-    image: Path = _setting(MISSING, "portrait of the person who is to speak", "input")
-    audio: Path = _setting(MISSING, "recording of the speech", "input")
+    image: Path = field(
+        metadata={"setting": Setting(help="portrait of the person who is to speak", group="input")}
+    )
+    audio: Path = field(
+        metadata={"setting": Setting(help="recording of the speech", group="input")}
+    )
     prompt: str = _setting("", "how the person behaves, in a sentence or two", "basic")
     negative_prompt: str | None = _setting(None, "what to keep away from", "advanced")
     aspect: Literal["auto", "portrait", "square", "landscape"] = _setting(
@@ -143,6 +147,12 @@ class GenerationRequest:
         "count the frames of the speech in floating point as published, or exactly",
         "compatibility",
         published="published",
+    )
+    speech_windows: Literal["long", "whole"] = _setting(
+        "long",
+        "listen to recordings of many minutes in windows, or to all at once at any length",
+        "compatibility",
+        published="whole",
     )
     lead_frame: Literal["drop", "keep"] = _setting(
         "drop",
@@ -257,9 +267,7 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
     if kind in (int, float):
         return _checked_number(name, kind, setting, value)
     if not isinstance(value, kind):
-        raise InputError(
-            f"{name} is {value!r}. Use a value of type {kind.__name__}.", field=name
-        )
+        raise InputError(f"{name} is {value!r}. Use a value of type {kind.__name__}.", field=name)
     return value
 
 
@@ -273,7 +281,8 @@ def _checked_number(name: str, kind: type, setting: Setting, value: Any) -> int 
         or (kind is int and value != int(value))
     ):
         raise InputError(f"{name} is {value!r}. Use {whole} from {accepted}.", field=name)
-    assert setting.minimum is not None and setting.maximum is not None
+    assert setting.minimum is not None
+    assert setting.maximum is not None
     if not setting.minimum <= value <= setting.maximum:
         raise InputError(f"{name} is {value!r}. Use {whole} from {accepted}.", field=name)
-    return kind(value)  # type: ignore[no-any-return]
+    return kind(value)

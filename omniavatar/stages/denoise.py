@@ -1,0 +1,158 @@
+"""Noise to the latents of one chunk, step by step.
+
+Source: OmniAvatar (arXiv 2506.18866); Omni-Avatar/OmniAvatar wan_video.py, Apache-2.0.
+"""
+
+# c latent channels, f latent frames, h, w latent rows and columns, t video frames, a audio features
+# n audio projections, d model width, l text tokens, x text width
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from omniavatar.models.transformer import BlockResidual, OmniAvatarTransformer3DModel
+from omniavatar.stages.guidance import SILENT, Branch, Guidance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """Everything about sampling that is the same for each chunk.
+
+    Attributes:
+        guidance: the forwards of a step and their scales.
+        schedule: sigmas and step; see `stages.schedule`. It is never advanced itself.
+        skips: for each step, whether it reuses the last residual of the blocks.
+        skip_third_branch: let the third forward of a separate audio guidance skip as well; the
+            published code never does.
+        dtype: precision of the transformer's inputs.
+        sample_dtype: precision of the latents and timesteps between steps.
+    """
+
+    guidance: Guidance
+    schedule: FlowMatchEulerDiscreteScheduler
+    skips: tuple[bool, ...]
+    skip_third_branch: bool
+    dtype: torch.dtype
+    sample_dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkInputs:
+    """The conditions of one chunk.
+
+    Attributes:
+        noise: [1, c, f, h, w], all frames, although those that are known get overwritten.
+        known: clean latents of the given first frames, [1, c, k, h, w].
+        reference: latent of the portrait, [1, c, 1, h, w].
+        contexts: text embedding of the prompt (True) and the negative prompt (False), [1, l, x].
+        audio: audio terms with the speech (True) and with silence (False), [1, n, f, d].
+    """
+
+    noise: Tensor
+    known: Tensor
+    reference: Tensor
+    contexts: Mapping[bool, Tensor]
+    audio: Mapping[bool, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one step did.
+
+    Attributes:
+        index: from 0.
+        prediction: guided velocity, [1, c, f, h, w].
+        clean: the step's estimate of the finished latents, [1, c, f, h, w].
+        latents: after the step, before the known frames are written again, [1, c, f, h, w].
+    """
+
+    index: int
+    prediction: Tensor
+    clean: Tensor
+    latents: Tensor
+
+
+def audio_terms(
+    transformer: OmniAvatarTransformer3DModel, rows: Tensor, guidance: Guidance
+) -> dict[bool, Tensor]:
+    """The audio terms that a chunk needs: with its speech, and with silence when guided.
+
+    "Silence" is an embedding of zeros, which leaves the biases of the audio modules, as published.
+
+    Args:
+        rows: speech embedding of the chunk's frames, [t, a].
+    """
+    needed = {branch.speech for branch in guidance.branches}
+    sources = {True: rows, False: torch.zeros_like(rows)}
+    return {speech: transformer.encode_audio(sources[speech][None]) for speech in needed}
+
+
+def denoise(
+    transformer: OmniAvatarTransformer3DModel, inputs: ChunkInputs, sampler: Sampler
+) -> Iterator[Step]:
+    """Denoise one chunk; closing the iterator stops it between two steps.
+
+    The chunk's result is the last step's `latents` with the known frames written over them once
+    more: see `finished_latents`.
+    """
+    schedule = _fresh(sampler.schedule)
+    residuals = {branch: BlockResidual() for branch in sampler.guidance.branches}
+    latents = inputs.noise.to(sampler.sample_dtype)
+    mask = torch.ones_like(inputs.noise[:, :1])
+    mask[:, :, : inputs.known.shape[2]] = 0
+    reference = inputs.reference.expand(-1, -1, inputs.noise.shape[2], -1, -1)
+    fixed = torch.cat([reference, mask], dim=1).to(sampler.dtype)  # [1, c + 1, f, h, w]
+
+    for index, timestep in enumerate(schedule.timesteps):
+        latents = finished_latents(latents, inputs.known)
+        model_input = torch.cat([latents.to(sampler.dtype), fixed], dim=1)
+        time = timestep.to(latents.device, sampler.sample_dtype)[None]
+        predictions = []
+        for branch, residual in residuals.items():
+            may_skip = sampler.skip_third_branch or branch != SILENT
+            residual.reuse = sampler.skips[index] and may_skip
+            predictions.append(
+                _predict(transformer, model_input, time, inputs, branch, residual, sampler.skips)
+            )
+        prediction = sampler.guidance.combine([p.to(sampler.sample_dtype) for p in predictions])
+        sigma = schedule.sigmas[index].item()
+        clean = latents - sigma * prediction
+        latents = schedule.step(prediction, timestep, latents, return_dict=False)[0]
+        yield Step(index=index, prediction=prediction, clean=clean, latents=latents)
+
+
+def finished_latents(latents: Tensor, known: Tensor) -> Tensor:
+    """`latents` with the known first frames in their place."""
+    return torch.cat([known.to(latents), latents[:, :, known.shape[2] :]], dim=2)
+
+
+def _predict(
+    transformer: OmniAvatarTransformer3DModel,
+    model_input: Tensor,
+    time: Tensor,
+    inputs: ChunkInputs,
+    branch: Branch,
+    residual: BlockResidual,
+    skips: tuple[bool, ...],
+) -> Tensor:
+    (prediction,) = transformer(
+        hidden_states=model_input,
+        timestep=time,
+        encoder_hidden_states=inputs.contexts[branch.prompt],
+        audio_conditioning=inputs.audio[branch.speech],
+        # Recording a residual costs a copy of all tokens: only for runs that will reuse one.
+        block_residual=residual if any(skips) else None,
+        return_dict=False,
+    )
+    return prediction
+
+
+def _fresh(schedule: FlowMatchEulerDiscreteScheduler) -> FlowMatchEulerDiscreteScheduler:
+    """A scheduler with the same sigmas at its first step: schedulers count their steps."""
+    fresh = FlowMatchEulerDiscreteScheduler.from_config(schedule.config)
+    fresh.timesteps, fresh.sigmas = schedule.timesteps, schedule.sigmas
+    fresh.set_begin_index(0)
+    return fresh
