@@ -1,0 +1,320 @@
+"""Talking clips: a drawn presenter, a voice, a prompt and the motion that joins them.
+
+The layout is the published models': frame k of a video shows the speech of row k - 1 (a row is
+40 ms of sound), and frame 0, the portrait, shows no speech at all.
+"""
+
+# n clips, t frames, h height, w width, s samples of a waveform
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omniavatar.nano.drawing import Pose, Regions, regions, render
+from omniavatar.nano.presenters import Presenters, sample_presenters
+from omniavatar.nano.prompts import BEHAVIOURS, MOODS, sentence
+from omniavatar.nano.speech import ROWS_PER_SECOND, SAMPLE_RATE, VISEMES, SpeechBank
+
+SAMPLES_PER_ROW = SAMPLE_RATE // ROWS_PER_SECOND
+_EXTRA_STILL = 0.2
+_OFTEN = 1.6
+_JUMP_SECONDS = 0.16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechWindows:
+    """Pieces of speech with what the mouth does, to train the speech encoder on.
+
+    Attributes:
+        waveform: [n, rows * 640] float32, 16 kHz, not normalised.
+        mouth: [n, rows, 3] opening, width and rounding, each about 0..1.
+        classes: [n, rows] int64, index into `speech.VISEMES`.
+    """
+
+    waveform: Tensor
+    mouth: Tensor
+    classes: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clips:
+    """A batch of clips on one device.
+
+    Attributes:
+        frames: [n, t, 3, h, w] uint8.
+        reference: [n, 3, h, w] uint8, the portrait: frame 0 itself, or in a continuation window
+            the same presenter 0.6 to 20 s before it.
+        mouth: [n, t, 3] float32, the truth drawn: opening, width and rounding.
+        waveform: [n, (t + context) * 640] float32, 16 kHz, not normalised.
+        first_row: [n] int64. Frame k shows waveform row `first_row + k - 1`; -1 (frame 0 of a
+            first window, whose waveform begins with the row of frame 1) stands for the zero row.
+        prompts: n sentences.
+        behaviour: [n] int64, index into `prompts.BEHAVIOURS`.
+        mood: [n] int64, index into `prompts.MOODS`.
+        pose: tracks of head, eyes, brows, mouth and smile, each [n, t] (mouth [n, t, 3]).
+        regions: boxes of mouth, eyes and head in pixels, [n, t, 4] each.
+        static: [n, h, w] bool, pixels equal in all frames and in the reference.
+        is_continuation: [n] bool.
+        presenters: who is drawn.
+    """
+
+    frames: Tensor
+    reference: Tensor
+    mouth: Tensor
+    waveform: Tensor
+    first_row: Tensor
+    prompts: tuple[str, ...]
+    behaviour: Tensor
+    mood: Tensor
+    pose: Pose
+    regions: Regions
+    static: Tensor
+    is_continuation: Tensor
+    presenters: Presenters
+
+    def audio_rows(self) -> Tensor:
+        """[n, t] int64: the waveform row of every frame, -1 for the zero row."""
+        steps = torch.arange(self.frames.shape[1], device=self.first_row.device)
+        return self.first_row[:, None] + steps - 1
+
+
+def _cut(values: Tensor, stream: Tensor, first: Tensor, length: int) -> Tensor:
+    """[streams, n, ...] -> [count, length, ...], from `first` on in the chosen streams."""
+    steps = first[:, None] + torch.arange(length, device=values.device)
+    return values[stream[:, None], steps]
+
+
+def sample_speech(
+    bank: SpeechBank,
+    *,
+    count: int,
+    rows: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+) -> SpeechWindows:
+    """Cut `count` random windows of `rows` rows out of the bank."""
+    draw = _Draw(generator)
+    stream = draw.integers(count, bank.samples.shape[0]).to(bank.samples.device)
+    first = draw.integers(count, bank.mouth.shape[1] - rows + 1).to(bank.samples.device)
+    samples = _cut(bank.samples, stream, first * SAMPLES_PER_ROW, rows * SAMPLES_PER_ROW)
+    return SpeechWindows(
+        waveform=samples.to(device),
+        mouth=_cut(bank.mouth, stream, first, rows).to(device),
+        classes=_cut(bank.classes, stream, first, rows).to(device),
+    )
+
+
+class _Draw:
+    """Random CPU tensors from a generator of any device."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """[*shape] float32 in low..high."""
+        drawn = torch.rand(shape, generator=self.generator, device=self.generator.device)
+        return (drawn * (high - low) + low).cpu()
+
+    def integers(self, count: int, below: int) -> Tensor:
+        """[count] int64 in 0..below - 1."""
+        device = self.generator.device
+        return torch.randint(below, (count,), generator=self.generator, device=device).cpu()
+
+
+def _behaviours(draw: _Draw, count: int, names: Sequence[str] | None) -> tuple[Tensor, Tensor]:
+    """Number of the behaviour and of the mood, [count] each."""
+    if names is None:
+        behaviour = draw.integers(count, len(BEHAVIOURS))
+        still = draw.uniform(count) < _EXTRA_STILL
+        behaviour[still] = BEHAVIOURS.index("still")
+    else:
+        numbers = [BEHAVIOURS.index(name) for name in names]
+        behaviour = torch.tensor([numbers[i % len(numbers)] for i in range(count)])
+    free = draw.uniform(count)
+    mood = (free > 0.5).long() + (free > 0.75).long()
+    mood[behaviour == BEHAVIOURS.index("plain")] = MOODS.index("neutral")
+    for name in ("smiling", "serious"):
+        mood[behaviour == BEHAVIOURS.index(name)] = MOODS.index(name)
+    return behaviour, mood
+
+
+def _sway(draw: _Draw, times: Tensor) -> Tensor:
+    """[n, t] slow wandering about 0: three sines of 0.1 to 0.5 Hz, together within about 1."""
+    count = times.shape[0]
+    rate = draw.uniform(3, count, 1, low=0.1, high=0.5)
+    phase = draw.uniform(3, count, 1, high=2 * math.pi)
+    weight = draw.uniform(3, count, 1, low=0.4, high=1.0)
+    return (weight * (2 * math.pi * rate * times + phase).sin()).sum(0) / weight.sum(0)
+
+
+def _blinks(draw: _Draw, times: Tensor, per_second: Tensor, last: float) -> Tensor:
+    """[n, t] how far the eyes are closed: a blink closes in 60 ms, holds, and opens in 120 ms."""
+    count = times.shape[0]
+    most = int(last * _OFTEN * 1.5) + 8
+    starts = draw.uniform(count, most, low=-1.0, high=last)
+    happens = draw.uniform(count, most) < per_second[:, None] * (last + 1) / most
+    since = times[:, :, None] - starts[:, None, :]
+    closed = torch.minimum(since / 0.06, (0.24 - since) / 0.12).clamp(0, 1)
+    return (closed * happens[:, None, :]).amax(2)
+
+
+def _glances(draw: _Draw, times: Tensor, hold_seconds: Tensor, last: float) -> Tensor:
+    """[n, t, 2] gaze that jumps from place to place, each coordinate -1..1."""
+    count = times.shape[0]
+    most = int(last / float(hold_seconds.min())) + 3
+    places = draw.uniform(count, most, 2, low=-1.0, high=1.0)
+    at = times / hold_seconds[:, None] + draw.uniform(count, 1)
+    place = at.floor().long().clamp(0, most - 2)
+    share = ((at - place) * hold_seconds[:, None] / _JUMP_SECONDS).clamp(0, 1)[..., None]
+    people = torch.arange(count)[:, None]
+    return places[people, place].lerp(places[people, place + 1], share * share * (3 - 2 * share))
+
+
+def _slow(values: Tensor, frames: int = 9) -> Tensor:
+    """[n, t] smoothed in time."""
+    window = torch.hann_window(frames + 2, periodic=False)[1:-1]
+    padded = torch.nn.functional.pad(values[:, None], (frames // 2, frames // 2), mode="replicate")
+    return torch.nn.functional.conv1d(padded, (window / window.sum())[None, None])[:, 0]
+
+
+def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Tensor) -> Pose:
+    """Calm motion: larger turns of the head are more than a model this small can follow.
+
+    Args:
+        draw: all that is random.
+        times: [n, 1 + t] seconds since the portrait: of the reference, then of the frames.
+        mouth: [n, 1 + t, 3].
+        behaviour, mood: [n] each.
+    """
+    count = times.shape[0]
+    last = float(times.max()) + 1
+
+    def does(name: str) -> Tensor:
+        return (behaviour == BEHAVIOURS.index(name)).float()[:, None]
+
+    calm = 1 - 0.88 * does("still")
+    around, nods = does("looking around"), does("nodding")
+    phase = draw.uniform(count, 1, high=2 * math.pi)
+    nod = (2 * math.pi * draw.uniform(count, 1, low=0.6, high=1.1) * times + phase).sin() * nods
+    spoken = torch.cat([torch.zeros(count, 1), _slow(mouth[:, 1:, 0])], 1) - 0.2
+    per_second = (0.3 - 0.18 * does("still") + (_OFTEN - 0.3) * does("blinking often"))[:, 0]
+    glance = _glances(draw, times, draw.uniform(count, low=0.6, high=1.6), last)
+    gaze = glance * (0.12 * calm + 0.88 * around)[..., None]
+    ramps = (draw.uniform(count, 1) < 0.5).float()
+    ramp = 1 - ramps * (1 - (times / 0.8).clamp(0, 1))
+    feeling = torch.tensor([0.0, 1.0, -1.0])[mood][:, None]
+    strength = draw.uniform(count, 1, low=0.7, high=1.0)
+    return Pose(
+        head_x=0.03 * calm * _sway(draw, times),
+        head_y=0.018 * calm * _sway(draw, times) + 0.035 * nod,
+        roll=0.035 * calm * _sway(draw, times),
+        yaw=0.12 * calm * _sway(draw, times) + 0.45 * around * gaze[..., 0],
+        pitch=0.10 * calm * _sway(draw, times) + 0.28 * nod + 0.10 * calm * spoken,
+        eyes_closed=_blinks(draw, times, per_second, last),
+        gaze_x=gaze[..., 0],
+        gaze_y=gaze[..., 1] * 0.7,
+        brow=(0.45 * _sway(draw, times) + 1.1 * spoken) * (0.4 + 0.6 * calm),
+        smile=feeling * strength * ramp,
+        mouth=mouth,
+    )
+
+
+def _reference_mouth(draw: _Draw, bank: SpeechBank, natural: Tensor) -> Tensor:
+    """[n, 3] the mouth of a portrait: closed in 40 %, as speech goes on in 40 %, else any."""
+    count = natural.shape[0]
+    kind = draw.uniform(count, 1)
+    stream = draw.integers(count, bank.mouth.shape[0]).to(bank.mouth.device)
+    row = draw.integers(count, bank.mouth.shape[1]).to(bank.mouth.device)
+    other = bank.mouth[stream, row].cpu()
+    closed = torch.tensor(list(VISEMES.values())[0])
+    return torch.where(kind < 0.4, closed, torch.where(kind < 0.8, natural, other))
+
+
+def sample_clips(
+    bank: SpeechBank,
+    *,
+    count: int,
+    frames: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+    behaviours: Sequence[str] | None = None,
+    continuation_share: float = 1 / 3,
+    context_rows: int = 25,
+) -> Clips:
+    """Draw clips of presenters who say pieces of the bank.
+
+    Args:
+        bank: speech on any device (keep it on `device` for speed); streams must be longer than
+            `frames + context_rows` rows.
+        count, frames, height, width: sizes; height and width are multiples of 8.
+        generator: all that is random; a CPU generator gives the same clips on every device.
+        device: where the clips are drawn and stay.
+        behaviours: names from `prompts.BEHAVIOURS`, taken in turn; None draws at random, an
+            extra fifth of all clips keeping still.
+        continuation_share: share of windows that continue a video.
+        context_rows: rows of speech in the waveform beyond those shown.
+
+    Raises:
+        ValueError: the bank's streams are too short.
+    """
+    rows = frames + context_rows
+    if bank.mouth.shape[1] < rows + 2:
+        raise ValueError(f"streams have {bank.mouth.shape[1]} rows, at least {rows + 2} are needed")
+    draw = _Draw(generator)
+    presenters = sample_presenters(count, generator=generator, device=device)
+    behaviour, mood = _behaviours(draw, count, behaviours)
+    continues = draw.uniform(count) < continuation_share
+    stream = draw.integers(count, bank.mouth.shape[0])
+    first_in_bank = draw.integers(count, bank.mouth.shape[1] - rows - 1) + 1
+    lead = (draw.uniform(count) * (context_rows - 1)).long() + 1
+    first_row = torch.where(continues, lead, 0)
+
+    home = bank.mouth.device
+    # Frame k shows row first_row + k - 1 of the waveform; frame 0 of a first window, the row before.
+    begin = first_in_bank + first_row - 1
+    shown = _cut(bank.mouth, stream.to(home), begin.to(home), frames).cpu()
+    portrait = _reference_mouth(draw, bank, shown[:, 0])
+    mouth = shown.clone()
+    mouth[~continues, 0] = portrait[~continues]
+    began = torch.where(continues, draw.uniform(count, low=0.6, high=20.0), 0)
+    times = began[:, None] + torch.arange(frames) / ROWS_PER_SECOND
+    times = torch.cat([torch.zeros(count, 1), times], 1)
+    pose = _pose(draw, times, torch.cat([portrait[:, None], mouth], 1), behaviour, mood)
+
+    pictures = render(presenters, pose, height=height, width=width, as_bytes=True)
+    shown_pose = pose.map(lambda track: track[:, 1:].to(device))
+    seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+    chance = random.Random(int(seed))
+    prompts = tuple(
+        sentence(traits, behaviour=BEHAVIOURS[b], mood=MOODS[m], chance=chance)
+        for traits, b, m in zip(
+            presenters.traits, behaviour.tolist(), mood.tolist(), strict=True
+        )
+    )
+    samples = _cut(
+        bank.samples,
+        stream.to(home),
+        first_in_bank.to(home) * SAMPLES_PER_ROW,
+        rows * SAMPLES_PER_ROW,
+    )
+    return Clips(
+        frames=pictures[:, 1:],
+        reference=pictures[:, 0],
+        mouth=shown_pose.mouth,
+        waveform=samples.to(device),
+        first_row=first_row.to(device),
+        prompts=prompts,
+        behaviour=behaviour.to(device),
+        mood=mood.to(device),
+        pose=shown_pose,
+        regions=regions(presenters, shown_pose, height=height, width=width),
+        static=(pictures == pictures[:, :1]).all(2).all(1),
+        is_continuation=continues.to(device),
+        presenters=presenters,
+    )

@@ -1,0 +1,422 @@
+"""Speech with known mouth shapes: espeak-ng says a sentence and tells when each phoneme begins.
+
+This file needs numpy, and `espeakng-loader` (espeak-ng with its data, as a wheel) once something
+is spoken; torch only for a bank. So the worker processes of a bank start at once.
+
+A mouth is (opening, width, rounding), each about 0..1: at rest 0, 0.3, 0. A row is 40 ms, one
+video frame; row r tells the mouth at r/25 + 0.02 s, the middle of its sound.
+"""
+
+import ctypes
+import multiprocessing
+import random
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omniavatar.nano.sentences import HELD_OUT_WORDS, TRAINING_WORDS, random_sentence
+
+if TYPE_CHECKING:
+    import torch
+
+SAMPLE_RATE = 16000
+ROWS_PER_SECOND = 25
+_GRID_HZ = 500
+_NATIVE_RATE = 22050
+
+VISEMES = {
+    "rest": (0.0, 0.30, 0.0),
+    "p": (0.0, 0.30, 0.0),
+    "f": (0.10, 0.40, 0.0),
+    "th": (0.20, 0.40, 0.0),
+    "t": (0.18, 0.50, 0.0),
+    "l": (0.28, 0.45, 0.0),
+    "s": (0.11, 0.75, 0.0),
+    "sh": (0.15, 0.25, 0.60),
+    "k": (0.25, 0.40, 0.0),
+    "r": (0.20, 0.20, 0.50),
+    "w": (0.10, 0.00, 1.00),
+    "y": (0.17, 0.75, 0.0),
+    "h": (0.32, 0.40, 0.0),
+    "ee": (0.22, 0.95, 0.0),
+    "ih": (0.34, 0.70, 0.0),
+    "eh": (0.55, 0.65, 0.0),
+    "ae": (0.82, 0.62, 0.0),
+    "ah": (1.00, 0.40, 0.0),
+    "uh": (0.48, 0.40, 0.0),
+    "aw": (0.70, 0.15, 0.60),
+    "oh": (0.45, 0.08, 0.85),
+    "oo": (0.18, 0.00, 1.00),
+    "er": (0.34, 0.22, 0.40),
+}
+"""Class name -> mouth; the order numbers the classes."""
+
+_VISEME_NUMBERS = {name: number for number, name in enumerate(VISEMES)}
+_SHAPES = np.array(list(VISEMES.values()), np.float32)
+
+_SOUNDS = {
+    "p": "p", "b": "p", "m": "p", "f": "f", "v": "f", "T": "th", "D": "th",
+    "t": "t", "d": "t", "n": "t", "l": "l", "L": "l", "s": "s", "z": "s",
+    "S": "sh", "Z": "sh", "k": "k", "g": "k", "N": "k", "x": "k", "?": "k", "r": "r", "R": "r",
+    "w": "w", "j": "y", "h": "h", "i": "ee", "I": "ih", "E": "eh", "e": "eh", "a": "ae",
+    "A": "ah", "V": "uh", "@": "uh", "3": "er", "O": "aw", "0": "aw", "o": "oh", "U": "oo",
+    "u": "oo", "_": "rest",
+}  # fmt: skip
+_MODIFIERS = frozenset("',:;-#~2457%=!|^\"*.[]")
+_VOICELESS_STOPS = frozenset("ptk")
+_HOLD_SECONDS = 0.05
+_VOWELS = frozenset(("ee", "ih", "eh", "ae", "ah", "uh", "aw", "oh", "oo", "er"))
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A setting of the synthesiser: an accent, and a variant ("" for the accent's own)."""
+
+    accent: str
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """As espeak-ng takes it."""
+        return f"{self.accent}+{self.variant}" if self.variant else self.accent
+
+
+_TRAINING_VARIANTS = """
+f1 f2 f3 f5 m1 m2 m3 m5 m6 m8 klatt klatt2 klatt4 klatt6 Annie Alicia belinda linda shelby steph
+adam david edward john Michael Mike benjamin Lee Reed antonio boris pablo travis zac grandma aunty
+""".split()
+TRAINING_VOICES = (
+    Voice("en-us"),
+    *(Voice("en-us", variant) for variant in _TRAINING_VARIANTS),
+    *(Voice("en", variant) for variant in ("", "f2", "m3")),
+    *(Voice("en-gb-x-rp", variant) for variant in ("", "f3", "m1", "linda")),
+    *(Voice("en-gb-x-gbclan", variant) for variant in ("", "f1", "m5")),
+    *(Voice("en-gb-x-gbcwmd", variant) for variant in ("", "f5")),
+    *(Voice("en-us-nyc", variant) for variant in ("", "f3", "m2", "edward")),
+)
+HELD_OUT_VOICES = (
+    Voice("en-us", "f4"),
+    Voice("en-us", "m7"),
+    Voice("en-us", "klatt3"),
+    Voice("en-us", "Andy"),
+    Voice("en-gb-scotland"),
+    Voice("en-029", "m4"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Phoneme:
+    """A sound in espeak's own spelling, and when it begins and ends, in seconds."""
+
+    name: str
+    start_seconds: float
+    stop_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """Something said: samples [n] float32 at 16 kHz, peak 1 at most, and its phonemes in order."""
+
+    samples: NDArray[np.float32]
+    phonemes: tuple[Phoneme, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStream:
+    """A minute or so of one voice.
+
+    Attributes:
+        samples: [n] float32 at 16 kHz.
+        mouth: [rows, 3] float32, rows = n // 640.
+        classes: [rows] int64, index into `VISEMES`.
+    """
+
+    samples: NDArray[np.float32]
+    mouth: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechBank:
+    """Many streams of equal length as tensors.
+
+    Attributes:
+        samples: [streams, n] float32.
+        mouth: [streams, rows, 3] float32.
+        classes: [streams, rows] int64.
+    """
+
+    samples: "torch.Tensor"
+    mouth: "torch.Tensor"
+    classes: "torch.Tensor"
+
+    def to(self, device: "torch.device | str") -> "SpeechBank":
+        """The same bank on another device."""
+        return SpeechBank(
+            samples=self.samples.to(device),
+            mouth=self.mouth.to(device),
+            classes=self.classes.to(device),
+        )
+
+
+class _Name(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int), ("text", ctypes.c_char * 8))
+
+
+class _Event(ctypes.Structure):
+    """`espeak_EVENT` of speak_lib.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _Name),
+    )
+
+
+_PHONEME_EVENT = 7
+_END_OF_EVENTS = 0
+_RATE, _PITCH, _PITCH_RANGE = 1, 3, 4
+_SynthCallback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
+
+
+class _Espeak:
+    """The library of this process. It keeps state of its own, so there is one, from one thread."""
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
+        synchronous, phoneme_events, do_not_exit = 2, 1, 0x8000
+        rate = self._library.espeak_Initialize(
+            synchronous, 0, espeakng_loader.get_data_path().encode(), phoneme_events | do_not_exit
+        )
+        if rate != _NATIVE_RATE:
+            raise RuntimeError(f"espeak-ng starts with rate {rate}, {_NATIVE_RATE} is expected.")
+        self._samples: list[NDArray[np.int16]] = []
+        self._events: list[tuple[int, str]] = []
+        self._callback = _SynthCallback(self._receive)  # kept: the library calls it later
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def _receive(self, wave: Any, count: int, events: Any) -> int:
+        if wave and count > 0:
+            self._samples.append(np.ctypeslib.as_array(wave, (count,)).copy())
+        i = 0
+        while events[i].type != _END_OF_EVENTS:
+            if events[i].type == _PHONEME_EVENT:
+                self._events.append((events[i].sample, events[i].id.text.decode()))
+            i += 1
+        return 0
+
+    def speak(
+        self, text: str, voice: Voice, words_per_minute: int, pitch: int, pitch_range: int
+    ) -> tuple[NDArray[np.int16], list[tuple[int, str]]]:
+        """Samples at 22.05 kHz, and (sample, name) of every phoneme."""
+        if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
+            raise ValueError(f"espeak-ng has no voice {voice.name!r}.")
+        for parameter, value in (
+            (_RATE, words_per_minute),
+            (_PITCH, pitch),
+            (_PITCH_RANGE, pitch_range),
+        ):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        self._samples, self._events = [], []
+        data = text.encode()
+        utf8 = 1
+        self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, utf8, None, None)
+        empty = np.zeros(0, np.int16)
+        return np.concatenate([empty, *self._samples]), self._events
+
+
+@cache
+def _espeak() -> _Espeak:
+    return _Espeak()
+
+
+def _resample(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """22.05 kHz -> 16 kHz by cutting the spectrum; exact for a band-limited signal."""
+    block = 441  # 20 ms are 441 samples before and 320 after, so whole blocks keep time exactly
+    padded = np.pad(samples, (0, -len(samples) % block))
+    length = len(padded) // block * 320
+    spectrum = np.fft.rfft(padded)[: length // 2 + 1]
+    return (np.fft.irfft(spectrum, length) * (length / len(padded))).astype(np.float32)
+
+
+def speak(
+    text: str, *, voice: Voice, words_per_minute: int = 170, pitch: int = 50, pitch_range: int = 50
+) -> Utterance:
+    """Say a text.
+
+    Args:
+        text: one or more English sentences.
+        voice: who speaks.
+        words_per_minute: 80 to 450.
+        pitch, pitch_range: 0 to 100; 50 is the voice's own.
+
+    Raises:
+        ModuleNotFoundError: `espeakng-loader` is not installed.
+        ValueError: the synthesiser has no such voice.
+    """
+    samples, events = _espeak().speak(text, voice, words_per_minute, pitch, pitch_range)
+    bounds = [(sample / _NATIVE_RATE, name) for sample, name in events]
+    bounds.append((len(samples) / _NATIVE_RATE, ""))
+    phonemes = tuple(
+        Phoneme(name, start, max(start, stop))
+        for (start, name), (stop, _) in pairwise(bounds)
+    )
+    return Utterance(_resample(samples.astype(np.float32) / 32768), phonemes)
+
+
+def visemes_of(phoneme: str) -> tuple[str, ...]:
+    """The mouth shapes that a phoneme goes through: one, or two and more for a diphthong.
+
+    Raises:
+        KeyError: espeak's spelling has a letter that the table does not know.
+    """
+    letters = "".join(letter for letter in phoneme if letter not in _MODIFIERS)
+    if letters in ("tS", "dZ"):
+        return ("sh",)
+    if letters[:2] in ("aI", "aU"):
+        letters = f"A{letters[1:]}"
+    return tuple(_SOUNDS[letter] for letter in letters) or ("rest",)
+
+
+def _hann(values: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
+    """Smooth the first axis with a Hann window of that length, ends held."""
+    half = round(seconds * _GRID_HZ / 2)
+    window = np.hanning(2 * half + 1)
+    window /= window.sum()
+    padded = np.pad(values, ((half, half), (0, 0)), mode="edge")
+    columns = [np.convolve(column, window, mode="valid") for column in padded.T]
+    return np.stack(columns, 1).astype(np.float32)
+
+
+def _with_holds(phonemes: tuple[Phoneme, ...]) -> list[Phoneme]:
+    """Begin voiceless stops where the mouth closes: espeak tells when the closure bursts."""
+    moved = list(phonemes)
+    for i in range(1, len(moved)):
+        before, stop = moved[i - 1], moved[i]
+        if stop.name[:1] in _VOICELESS_STOPS:
+            middle = (before.start_seconds + before.stop_seconds) / 2
+            begin = max(stop.start_seconds - _HOLD_SECONDS, middle)
+            moved[i - 1] = replace(before, stop_seconds=begin)
+            moved[i] = replace(stop, start_seconds=begin)
+    return moved
+
+
+def mouth_track(
+    phonemes: tuple[Phoneme, ...], rows: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What the mouth does while the phonemes sound.
+
+    Shapes glide into each other over 110 ms, as lips do; but p, b and m press the lips together
+    for 60 ms whatever their neighbours want, and f and v nearly so.
+
+    Returns:
+        mouth [rows, 3] and classes [rows], both at r/25 + 0.02 s.
+    """
+    length = rows * _GRID_HZ // ROWS_PER_SECOND + 1
+    classes = np.zeros(length, np.int64)
+    strength = np.ones(length, np.float32)
+    limit = np.ones(length, np.float32)
+    for phoneme in _with_holds(phonemes):
+        shapes = visemes_of(phoneme.name)
+        edges = np.linspace(phoneme.start_seconds, phoneme.stop_seconds, len(shapes) + 1)
+        for shape, (start, stop) in zip(shapes, pairwise(edges), strict=True):
+            span = slice(round(start * _GRID_HZ), round(stop * _GRID_HZ))
+            classes[span] = _VISEME_NUMBERS[shape]
+            if shape in _VOWELS and "'" not in phoneme.name:
+                strength[span] = 0.9 if "," in phoneme.name else 0.8
+        if shapes in (("p",), ("f",)):
+            half, most = (0.03, 0.0) if shapes == ("p",) else (0.025, 0.12)
+            middle = (phoneme.start_seconds + phoneme.stop_seconds) / 2
+            if phoneme.name[:1] in _VOICELESS_STOPS:
+                middle = phoneme.start_seconds + half
+            first = max(0, round((middle - half) * _GRID_HZ))
+            limit[first : round((middle + half) * _GRID_HZ) + 1] = most
+    targets = _SHAPES[classes]
+    targets[:, 0] *= strength
+    track = _hann(targets, 0.110)
+    track[:, 0] = np.minimum(track[:, 0], limit)
+    track = _hann(track, 0.036)
+    at_rows = (np.arange(rows) * _GRID_HZ // ROWS_PER_SECOND) + _GRID_HZ // 50
+    return track[at_rows], classes[at_rows]
+
+
+def speech_stream(seconds: float, *, seed: int, held_out: bool = False) -> SpeechStream:
+    """One voice saying random sentences, with pauses of 0.05 to 1.5 s between them.
+
+    Args:
+        seconds: length; a multiple of 0.04.
+        seed: the same seed is the same stream.
+        held_out: take a voice and words that training never has.
+    """
+    chance = random.Random(f"{seed} {held_out}")
+    voice = chance.choice(HELD_OUT_VOICES if held_out else TRAINING_VOICES)
+    words = HELD_OUT_WORDS if held_out else TRAINING_WORDS
+    rows = round(seconds * ROWS_PER_SECOND)
+    count = rows * SAMPLE_RATE // ROWS_PER_SECOND
+    samples = np.zeros(count, np.float32)
+    phonemes: list[Phoneme] = []
+    at = round(chance.uniform(0.05, 1.5) * SAMPLE_RATE)
+    pace, pitch = chance.uniform(125, 215), chance.uniform(15, 85)
+    while at < count:
+        said = speak(
+            random_sentence(words, chance),
+            voice=voice,
+            words_per_minute=round(min(max(pace + chance.uniform(-20, 20), 125), 215)),
+            pitch=round(min(max(pitch + chance.uniform(-8, 8), 15), 85)),
+            pitch_range=chance.randint(20, 80),
+        )
+        loudness = chance.uniform(0.7, 1.0) / max(float(np.abs(said.samples).max(initial=0)), 1e-3)
+        kept = said.samples[: count - at] * loudness
+        samples[at : at + len(kept)] = kept
+        offset = at / SAMPLE_RATE
+        phonemes += [
+            Phoneme(p.name, p.start_seconds + offset, p.stop_seconds + offset)
+            for p in said.phonemes
+        ]
+        at += len(said.samples) + round(chance.uniform(0.05, 1.5) ** 2 / 1.5 * SAMPLE_RATE)
+    samples *= chance.uniform(0.25, 0.8) / max(float(np.abs(samples).max()), 1e-3)
+    mouth, classes = mouth_track(tuple(phonemes), rows)
+    return SpeechStream(samples=samples, mouth=mouth, classes=classes)
+
+
+def _numbered_stream(arguments: tuple[float, int, bool]) -> SpeechStream:
+    seconds, seed, held_out = arguments
+    return speech_stream(seconds, seed=seed, held_out=held_out)
+
+
+def speech_bank(
+    streams: int, seconds: float, *, seed: int, processes: int = 1, held_out: bool = False
+) -> SpeechBank:
+    """Make `streams` streams of `seconds` each, in `processes` worker processes.
+
+    The bank depends on the seed and not on the number of processes. With more than one, call it
+    under `if __name__ == "__main__"`: workers are spawned.
+    """
+    import torch
+
+    jobs = [(seconds, seed * 1_000_003 + number, held_out) for number in range(streams)]
+    if processes > 1:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            made = list(pool.map(_numbered_stream, jobs))
+    else:
+        made = [_numbered_stream(job) for job in jobs]
+    return SpeechBank(
+        samples=torch.from_numpy(np.stack([stream.samples for stream in made])),
+        mouth=torch.from_numpy(np.stack([stream.mouth for stream in made])),
+        classes=torch.from_numpy(np.stack([stream.classes for stream in made])),
+    )
