@@ -44,7 +44,7 @@ setup-dev: .venv/.setup-dev
 	@touch $@
 
 .venv/.setup-dev: requirements-dev.txt .venv/.setup
-	$(PIP_INSTALL) --requirement requirements.txt --requirement requirements-dev.txt
+	$(PIP_INSTALL) --requirement requirements-dev.txt
 	$(BIN)/python -m pip check
 	@touch $@
 
