@@ -1,0 +1,1 @@
+"""Files on disk to networks, ready to run."""

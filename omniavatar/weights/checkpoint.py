@@ -1,0 +1,125 @@
+"""Tensors on disk by name, read one at a time.
+
+A checkpoint of 28 GB is never in memory as a whole: safetensors and the zipped files of torch are
+mapped, and what has been handed on is not kept.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from omniavatar.errors import WeightsError
+
+
+class Checkpoint(Mapping[str, Tensor]):
+    """The tensors of one or several files, as a mapping that reads a tensor when it is asked for.
+
+    Args:
+        files: `.safetensors`, or `.pt`, `.pth` and `.bin` of torch; their names must not collide.
+
+    Raises:
+        WeightsError: a file is missing or damaged, holds something other than tensors, or repeats a
+            name.
+    """
+
+    def __init__(self, *files: Path) -> None:
+        self.files = files
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._sources: dict[str, Any] = {}
+        self._stack = ExitStack()
+        for file in files:
+            source = self._open(file)
+            for name in source.keys():  # noqa: SIM118  a safetensors file is no iterable
+                if name in self._sources:
+                    raise WeightsError(f"{file} repeats the tensor {name} of another file.")
+                self._sources[name] = source
+                self.shapes[name] = tuple(
+                    source[name].shape
+                    if isinstance(source, dict)
+                    else source.get_slice(name).get_shape()
+                )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        self._sources.clear()
+
+    def __getitem__(self, name: str) -> Tensor:
+        source = self._sources[name]
+        return source[name].detach() if isinstance(source, dict) else source.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def _open(self, file: Path) -> Any:
+        if not file.is_file():
+            raise WeightsError(f"{file} is missing.")
+        if file.suffix == ".safetensors":
+            try:
+                return self._stack.enter_context(safe_open(file, framework="pt"))
+            except (SafetensorError, OSError) as error:
+                raise WeightsError(f"{file} is damaged or incomplete. Fetch it again.") from error
+        return _read_torch_file(file)
+
+
+def find_shards(folder: Path, stem: str) -> tuple[Path, ...]:
+    """The safetensors files of `stem` in a folder: one file, or the parts of a split one.
+
+    Empty when there is none. Parts are counted against the total in their names, so that an
+    interrupted download is found here.
+
+    Raises:
+        WeightsError: a part is missing.
+    """
+    whole = folder / f"{stem}.safetensors"
+    if whole.is_file():
+        return (whole,)
+    parts = sorted(folder.glob(f"{stem}-?????-of-?????.safetensors"))
+    if not parts:
+        return ()
+    total = int(parts[0].stem.rsplit("-", 1)[1])
+    expected = [folder / f"{stem}-{n:05}-of-{total:05}.safetensors" for n in range(1, total + 1)]
+    missing = [part.name for part in expected if part not in parts]
+    if missing:
+        raise WeightsError(f"{', '.join(missing)} of {total} parts are missing in {folder}.")
+    return tuple(expected)
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    """Shape of a tensor, without reading it when it is on disk."""
+    return tensors.shapes[name] if isinstance(tensors, Checkpoint) else tuple(tensors[name].shape)
+
+
+def _read_torch_file(file: Path) -> dict[str, Tensor]:
+    try:
+        # Files of torch before 1.6 are no zip archives and can not be mapped.
+        content = torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{file} is damaged, or holds more than tensors, which is not read for safety."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{file} is damaged or incomplete. Fetch it again.") from error
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"{file} is not a table of named tensors.")
+    return dict(content)
