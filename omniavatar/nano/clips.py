@@ -293,9 +293,7 @@ def sample_clips(
     chance = random.Random(int(seed))
     prompts = tuple(
         sentence(traits, behaviour=BEHAVIOURS[b], mood=MOODS[m], chance=chance)
-        for traits, b, m in zip(
-            presenters.traits, behaviour.tolist(), mood.tolist(), strict=True
-        )
+        for traits, b, m in zip(presenters.traits, behaviour.tolist(), mood.tolist(), strict=True)
     )
     samples = _cut(
         bank.samples,

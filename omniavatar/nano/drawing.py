@@ -26,7 +26,9 @@ _HEAD = (-1.75, 1.75, -1.95, 1.75)
 _FACE = (-1.25, 1.25, -1.3, 1.6)
 _EYES = (-0.98, 0.98, -0.55, 0.45)
 _MOUTH = (-0.75, 0.75, 0.25, 1.35)
-_FRAMES_AT_ONCE = 1024
+# A GPU likes long rows of work, a CPU what fits its cache.
+_FRAMES_AT_ONCE = {"cuda": 2048}
+_FRAMES_AT_ONCE_ELSEWHERE = 128
 _YAW_SHIFT, _PITCH_SHIFT = 0.28, 0.20
 
 
@@ -77,13 +79,6 @@ class Regions:
     mouth: Tensor
     eyes: Tensor
     head: Tensor
-
-    def masks(self, name: str, *, height: int, width: int) -> Tensor:
-        """[n, t, h, w] bool, true inside the box of that name."""
-        box = getattr(self, name)[..., None, None]  # [n, t, 4, 1, 1]
-        x = torch.arange(width, device=box.device)
-        y = torch.arange(height, device=box.device)[:, None]
-        return (x >= box[:, :, 0]) & (y >= box[:, :, 1]) & (x < box[:, :, 2]) & (y < box[:, :, 3])
 
 
 def _ellipse(x: Tensor, y: Tensor, radius_x: Tensor | float, radius_y: Tensor | float) -> Tensor:
@@ -137,21 +132,35 @@ class _Area:
     face_y: Tensor
     pixels_per_unit: Tensor  # [k, 1, 1, 1]
     line: Tensor | None  # [k, 1, 1, 1] width of outlines, None when nobody has them
-    presenters: Presenters
+    traits: tuple[Traits, ...]  # k of them
+    presenters: Presenters  # all, as is the pose
     pose: Pose
+    index: Tensor | None  # [k] which of all, None when it is all
+
+    def _chosen(self, values: Tensor) -> Tensor:
+        return values if self.index is None else values[self.index]
 
     def number(self, name: str) -> Tensor:
         """[k, 1, 1, 1]."""
-        return self.presenters.numbers[name][:, None, None, None]
+        return self._chosen(self.presenters.numbers[name])[:, None, None, None]
 
     def track(self, name: str) -> Tensor:
         """[k, t, 1, 1]."""
-        track: Tensor = getattr(self.pose, name)
-        return track[:, :, None, None]
+        return self._chosen(getattr(self.pose, name))[:, :, None, None]
+
+    def mouth(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Opening, width and rounding, [k, t, 1, 1] each."""
+        open_, width, round_ = self._chosen(self.pose.mouth)[..., None, None].unbind(2)
+        return open_, width, round_
+
+    def per_presenter(self, value: Callable[[Traits], float]) -> Tensor:
+        """[k, 1, 1, 1] a number that follows from what can be named."""
+        values = [value(traits) for traits in self.traits]
+        return torch.tensor(values, device=self.pixels.device)[:, None, None, None]
 
     def colour(self, name: str, shade: float = 1.0) -> Tensor:
         """[k, 1, 3, 1, 1]; a shade below 1 darkens, above 1 lightens."""
-        colour = self.presenters.colours[name][:, None, :, None, None]
+        colour = self._chosen(self.presenters.colours[name])[:, None, :, None, None]
         return colour * shade if shade <= 1 else colour + (1 - colour) * (shade - 1)
 
     def paint(
@@ -162,10 +171,9 @@ class _Area:
         if opacity != 1:
             cover *= opacity
         if outline and self.line is not None:
-            inner = (0.5 - (distance + self.line) * self.pixels_per_unit).clamp_(0, 1)
-            dark = colour * 0.32
-            self.pixels.lerp_(dark.expand_as(self.pixels), cover[:, :, None])
-            cover *= inner
+            inner = 0.5 - (distance + self.line) * self.pixels_per_unit
+            inner = torch.where(self.line > 0, inner.clamp_(0, 1), 1.0)
+            colour = torch.lerp(colour * 0.32, colour, inner[:, :, None])
         self.pixels.lerp_(colour.expand_as(self.pixels), cover[:, :, None])
 
     def shade(self, distance: Tensor, amount: Tensor) -> None:
@@ -191,6 +199,21 @@ class _Canvas:
         self.half = min(height, width) / 2
         # A tall picture shows more of the body, not more of the ceiling.
         self.lift = 0.4 * (height / (2 * self.half) - 1)
+        numbers = presenters.numbers
+        centre_y = numbers["centre_y"] - self.lift
+        places = torch.stack((numbers["centre_x"], centre_y, numbers["size"]), 1)
+        self.places = places[:, :, None]  # [n, 3, 1]
+        self.tracks = torch.stack(
+            (
+                pose.head_x,
+                pose.head_y,
+                pose.roll.cos(),
+                pose.roll.sin(),
+                pose.yaw * _YAW_SHIFT,
+                pose.pitch * _PITCH_SHIFT,
+            ),
+            2,
+        )  # [n, t, 6]
         self.columns = (torch.arange(width, device=pixels.device) + 0.5 - width / 2) / self.half
         self.lines = (torch.arange(height, device=pixels.device) + 0.5 - height / 2) / self.half
 
@@ -223,47 +246,50 @@ class _Canvas:
             return
         vertical, horizontal = self._pixel_box(rows, box)
         view = self.pixels[..., vertical, horizontal]
-        presenters, pose, pixels = self.presenters, self.pose, view
-        everybody = len(rows) == len(presenters)
-        if not everybody:
-            index = torch.tensor(rows, device=view.device)
-            presenters = presenters.take(rows)
-            pose = pose.map(lambda track: track[index])
-            pixels = view[index]
-        yield self._area(pixels, presenters, pose, vertical, horizontal)
-        if not everybody:
-            view[index] = pixels
+        if len(rows) == len(self.presenters):
+            yield self._area(view, rows, None, vertical, horizontal)
+            return
+        index = torch.tensor(rows, device=view.device)
+        pixels = view[index]
+        yield self._area(pixels, rows, index, vertical, horizontal)
+        view[index] = pixels
 
     def _area(
-        self, pixels: Tensor, presenters: Presenters, pose: Pose, vertical: slice, horizontal: slice
+        self,
+        pixels: Tensor,
+        rows: list[int],
+        index: Tensor | None,
+        vertical: slice,
+        horizontal: slice,
     ) -> _Area:
-        numbers = {name: presenters.numbers[name][:, None, None, None] for name in
-                   ("size", "centre_x", "centre_y")}  # fmt: skip
-        tracks = {f.name: getattr(pose, f.name)[:, :, None, None] for f in fields(pose)
-                  if f.name != "mouth"}  # fmt: skip
-        size = numbers["size"]
-        x = (self.columns[horizontal] - numbers["centre_x"]) / size - tracks["head_x"]
-        y = self.lines[vertical, None] - numbers["centre_y"] + self.lift
-        y = y / size - tracks["head_y"] - 1
-        cos, sin = tracks["roll"].cos(), tracks["roll"].sin()
+        def chosen(values: Tensor) -> Tensor:
+            return (values if index is None else values[index])[..., None, None]
+
+        centre_x, centre_y, size = chosen(self.places).unbind(1)  # [k, 1, 1, 1] each
+        moved = chosen(self.tracks).unbind(2)  # [k, t, 1, 1] each
+        shift_x, shift_y, cos, sin, yaw, pitch = moved
+        x = (self.columns[horizontal] - centre_x) / size - shift_x
+        y = (self.lines[vertical, None] - centre_y) / size - shift_y - 1
         x, y = x * cos + y * sin, y * cos - x * sin + 1
-        outlined = [traits.style == "outlined" for traits in presenters.traits]
+        traits = tuple(self.presenters.traits[row] for row in rows)
         pixels_per_unit = size * self.half
         line = None
-        if any(outlined):
+        if any(one.style == "outlined" for one in traits):
             width = max(1.0, self.half / 64 * 1.1)
-            line = torch.tensor(outlined, device=pixels.device)[:, None, None, None]
-            line = line * (width / pixels_per_unit)
+            lines = [width * (one.style == "outlined") for one in traits]
+            line = torch.tensor(lines, device=pixels.device)[:, None, None, None] / pixels_per_unit
         return _Area(
             pixels=pixels,
             x=x,
             y=y,
-            face_x=x - tracks["yaw"] * _YAW_SHIFT,
-            face_y=y - tracks["pitch"] * _PITCH_SHIFT,
+            face_x=x - yaw,
+            face_y=y - pitch,
             pixels_per_unit=pixels_per_unit,
             line=line,
-            presenters=presenters,
-            pose=pose,
+            traits=traits,
+            presenters=self.presenters,
+            pose=self.pose,
+            index=index,
         )
 
 
@@ -392,24 +418,24 @@ def _paint_clothes(area: _Area, kind: str) -> None:
         if kind == "striped shirt":
             stripe = ((v * 2 * math.pi / 0.34).sin()) * 0.05
             area.paint(_both(body, stripe), area.colour("accent"))
-        opening = _ellipse(x, v, neck + 0.14, 0.26)
+        opening = _both(_ellipse(x, v, neck + 0.14, 0.26), body)
         area.paint(_both(body, opening - 0.07), dark)
         area.paint(opening, skin)
     elif kind == "v-neck":
-        opening = _both((x.abs() + v * 0.62 - neck - 0.10) * 0.85, -v - 0.3)
+        opening = _both((x.abs() + v * 0.62 - neck - 0.10) * 0.85, body)
         area.paint(_both(body, opening - 0.07), dark)
         area.paint(opening, skin)
     elif kind == "shirt":
-        opening = _both((x.abs() + v * 1.2 - neck - 0.02) * 0.64, -v - 0.3)
+        opening = _both((x.abs() + v * 1.2 - neck - 0.02) * 0.64, body)
         area.paint(opening, skin)
         collar = _both((x.abs() - neck - 0.30 + v * 0.25), (neck - 0.06 - x.abs() - v * 1.2) * 0.64,
                        v - 0.34, -v - 0.22)  # fmt: skip
         area.paint(collar, area.colour("clothes", 1.25), outline=True)
         area.paint(_both(x.abs() - 0.022, 0.30 - v), dark)
     elif kind == "jacket":
-        inner = _both((x.abs() + v * 0.45 - neck - 0.16) * 0.9, -v - 0.3, body)
+        inner = _both((x.abs() + v * 0.45 - neck - 0.16) * 0.9, body)
         area.paint(inner, area.colour("inner"))
-        opening = _both((x.abs() + v * 1.1 - neck - 0.04) * 0.67, -v - 0.3)
+        opening = _both((x.abs() + v * 1.1 - neck - 0.04) * 0.67, body)
         area.paint(opening, skin)
         tie = _both(x.abs() - 0.085 - 0.05 * v.clamp(0, 1), 0.28 - v)
         area.paint(_both(tie, inner), area.colour("accent"), outline=True)
@@ -419,7 +445,8 @@ def _paint_clothes(area: _Area, kind: str) -> None:
     elif kind == "hoodie":
         hood = _ellipse(x, v - 0.02, neck + 0.46, 0.36)
         area.paint(hood, area.colour("clothes", 0.84), outline=True)
-        area.paint(_ellipse(x, v - 0.02, neck + 0.13, 0.22), skin)
+        area.paint(_ellipse(x, v - 0.02, neck + 0.16, 0.20), area.colour("clothes", 0.55))
+        area.paint(_box(x, v + 0.22, neck, 0.30, 0.12), skin)
         for side in (-1.0, 1.0):
             string = _segment(x, v, side * 0.26, 0.22, side * 0.30, 0.75) - 0.028
             area.paint(string, area.colour("inner"))
@@ -441,7 +468,15 @@ def _is(*names: str) -> Callable[[Traits], bool]:
 
 def _paint_back_hair(canvas: _Canvas) -> None:
     whole = (-2.0, 2.0, -2.2, 2.6)
-    for kinds in (("long",), ("wavy",), ("bob",), ("afro",), ("bun",), ("ponytail",), ("pigtails",)):
+    for kinds in (
+        ("long",),
+        ("wavy",),
+        ("bob",),
+        ("afro",),
+        ("bun",),
+        ("ponytail",),
+        ("pigtails",),
+    ):
         with canvas.area(whole, _is(*kinds)) as area:
             if area is None:
                 continue
@@ -456,7 +491,9 @@ def _paint_back_hair(canvas: _Canvas) -> None:
             elif kind == "wavy":
                 half = (length + 0.4) / 2
                 sway = 0.055 * (y * 7).sin()
-                shape = _any(top, _box(x + sway * x.sign(), y - half + 0.4, 1.12 + volume, half, 0.3))
+                shape = _any(
+                    top, _box(x + sway * x.sign(), y - half + 0.4, 1.12 + volume, half, 0.3)
+                )
             elif kind == "bob":
                 shape = _any(top, _box(x * (1.08 - 0.08 * y), y - 0.38, 1.14 + volume, 0.68, 0.22))
             elif kind == "afro":
@@ -476,7 +513,7 @@ def _paint_back_hair(canvas: _Canvas) -> None:
 
 def _head_shape(area: _Area, grow: float = 0.0) -> Tensor:
     """Distance to the head: a rounded egg whose chin drops with the jaw."""
-    open_ = area.pose.mouth[:, :, 0, None, None]
+    open_ = area.mouth()[0]
     y = area.y
     below = y.clamp(min=0)
     length = area.number("length") + grow
@@ -503,8 +540,7 @@ def _paint_head(canvas: _Canvas) -> None:
                        area.colour("skin", 0.78))  # fmt: skip
     with canvas.area(_HEAD, lambda t: t.ears != "plain" and t.headwear != "headscarf") as area:
         if area is not None:
-            hoop = torch.tensor([t.ears == "hoops" for t in area.presenters.traits])
-            hoop = hoop.to(area.x.device)[:, None, None, None]
+            hoop = area.per_presenter(lambda traits: traits.ears == "hoops")
             u, v = area.x.abs() - 1.08, area.y - 0.34
             ring = (_ellipse(u, v - 0.10, 0.11, 0.13)).abs() - 0.03
             stud = _ellipse(u, v, 0.06, 0.06)
@@ -553,13 +589,13 @@ def _paint_beard(canvas: _Canvas) -> None:
                 shape = _both(shape, -hole, mouth + 0.05 - y)
             else:
                 # The upper edge runs from the ears down over the cheeks.
-                edge = mouth - 0.30 - 0.52 * (x.abs() - 0.45).clamp(min=0) ** 1.5
+                edge = mouth - 0.25 - 0.50 * (x.abs() - 0.45).clamp(min=0) ** 1.5
                 shape = _both(head, (edge - y) * 0.85)
                 if kind == "full":
                     shape = _both(shape, -hole)
-            hair = area.colour("hair", 0.9)
+            hair = area.colour("brows", 0.6) if kind == "stubble" else area.colour("hair", 0.9)
             area.paint(shape, hair, outline=kind != "stubble",
-                       opacity=0.28 if kind == "stubble" else 1.0)  # fmt: skip
+                       opacity=0.24 if kind == "stubble" else 1.0)  # fmt: skip
 
 
 def _front_edge(area: _Area, kind: str) -> Tensor:
@@ -595,9 +631,9 @@ def _paint_front_hair(canvas: _Canvas) -> None:
                 continue
             x, y = area.x, area.y
             # Buzzed hair lies flat; the number of the others stands.
-            flat = [0.25 if t.hair in ("buzzed", "bun", "ponytail") else 1.0
-                    for t in area.presenters.traits]  # fmt: skip
-            stand = torch.tensor(flat, device=x.device)[:, None, None, None]
+            stand = area.per_presenter(
+                lambda traits: 0.25 if traits.hair in ("buzzed", "bun", "ponytail") else 1.0
+            )
             volume = area.number("hair_volume") * stand + 0.03
             high = area.number("length") + volume - 0.06
             if front == "mohawk":
@@ -617,8 +653,7 @@ def _paint_front_hair(canvas: _Canvas) -> None:
     with canvas.area(strands, _is("long", "wavy", "bob")) as area:
         if area is not None:
             x, y = area.x, area.y
-            short = torch.tensor([t.hair == "bob" for t in area.presenters.traits])
-            short = short.to(x.device)[:, None, None, None]
+            short = area.per_presenter(lambda traits: traits.hair == "bob")
             low = torch.where(short, 0.95, area.number("hair_length") * 0.92)
             half = (low + 0.35) / 2
             bend = 0.10 * (y - 0.1).square().clamp(max=2) - 0.05
@@ -631,8 +666,8 @@ def _paint_brows(area: _Area) -> None:
     stern = (-area.track("smile")).clamp(min=0)
     wide, thick = area.number("brow_width"), area.number("brow_thick")
     middle = area.number("eye_y") - area.number("brow_gap")
-    middle = middle - 0.07 * area.track("brow") + 0.045 * stern
-    tilt = area.number("brow_tilt") + 0.30 * stern
+    middle = middle - 0.07 * area.track("brow") + 0.03 * stern
+    tilt = area.number("brow_tilt") + 0.20 * stern
     inner = 1 - (x / wide).square()
     edge = middle - area.number("brow_arch") * inner - tilt * x
     thickness = thick * (0.55 + 0.45 * inner.clamp(min=0))
@@ -706,7 +741,7 @@ def _paint_nose(area: _Area, kind: str) -> None:
 
 
 def _paint_mouth(area: _Area) -> None:
-    open_, width, round_ = area.pose.mouth[..., None, None].unbind(2)  # [k, t, 1, 1] each
+    open_, width, round_ = area.mouth()
     smile = area.track("smile")
     x = area.face_x
     wide = area.number("mouth_width") * (1 + 0.20 * (width - 0.3) + 0.10 * smile - 0.40 * round_)
@@ -714,7 +749,8 @@ def _paint_mouth(area: _Area) -> None:
     bend = 1 - u.square()
     bow = bend.sqrt()
     # Corners rise with a smile and fall with a stern face; the middle does the opposite.
-    y = area.face_y - _mouth_middle(area) - 0.13 * smile * (bend - 0.62)
+    curve = 0.13 * smile.clamp(min=0) + 0.085 * smile.clamp(max=0)
+    y = area.face_y - _mouth_middle(area) - curve * (bend - 0.62)
     pout = round_ * (open_ * 5).clamp(0, 1)
     rise = 0.17 * open_ + 0.03 * pout
     drop = 0.34 * open_ + 0.05 * pout
@@ -730,7 +766,7 @@ def _paint_mouth(area: _Area) -> None:
     hollow = _both(top - y, y - low, beyond)
     cavity = _fixed(0.24, 0.06, 0.08, like=x)
     # A closed mouth is a line; an open one a hollow with teeth above and the tongue below.
-    line = _both((y - (top + low) / 2).abs() - 0.018, beyond + 0.01)
+    line = _both((y - (top + low) / 2).abs() - 0.006 - 0.018 * bow, beyond + 0.01)
     area.paint(_any(hollow, line), cavity)
     tongue = _ellipse(x, y - drop - 0.02, wide * 0.62, 0.05 + 0.42 * drop)
     area.paint(_both(hollow + 0.012, tongue), _fixed(0.80, 0.36, 0.38, like=x))
@@ -742,7 +778,7 @@ def _paint_mouth(area: _Area) -> None:
 
 def _paint_moustache(area: _Area) -> None:
     x = area.face_x
-    middle = _mouth_middle(area) - 0.17 * area.pose.mouth[:, :, 0, None, None] - 0.11
+    middle = _mouth_middle(area) - 0.17 * area.mouth()[0] - 0.11
     wide = area.number("mouth_width") * 1.02
     droop = 0.14 * (x / wide).square() - 0.02 * (-(x / 0.1).square()).exp()
     bend = (1 - (x / wide).square()).clamp(min=0)
@@ -903,7 +939,8 @@ def render(
     reach = _reach(pose)
     pose = pose.map(lambda track: track.to(device, torch.float32))
     count, frames = pose.head_x.shape
-    at_once = max(1, _FRAMES_AT_ONCE * 128 * 128 // (height * width))
+    at_once = _FRAMES_AT_ONCE.get(device.type, _FRAMES_AT_ONCE_ELSEWHERE)
+    at_once = max(1, at_once * 128 * 128 // (height * width))
     together = max(1, at_once // frames)
     dtype = torch.uint8 if as_bytes else torch.float32
     pictures = torch.empty(count, frames, 3, height, width, device=device, dtype=dtype)
@@ -912,7 +949,9 @@ def render(
         people = presenters.take(some)
         for start in range(0, frames, at_once):
             stop = min(start + at_once, frames)
-            part = pose.map(lambda track, a=start, b=stop, rows=some: track[rows.start:rows.stop, a:b])
+            part = pose.map(
+                lambda track, a=start, b=stop, rows=some: track[rows.start : rows.stop, a:b]
+            )
             drawn = _draw(people, part, height, width, reach)
             if as_bytes:
                 drawn = drawn.mul_(255).round_()
@@ -952,9 +991,18 @@ def regions(presenters: Presenters, pose: Pose, *, height: int, width: int) -> R
     wide = number["mouth_width"]
     return Regions(
         mouth=box(shift_x, number["mouth_y"] + shift_y, wide * 1.22 * one, 0.30 * one, 0.48 * one),
-        eyes=box(shift_x, number["eye_y"] + shift_y,
-                 (number["eye_x"] + number["eye_width"] + 0.08) * one,
-                 (number["brow_gap"] + 0.18) * one, 0.24 * one),  # fmt: skip
-        head=box(0 * one, 0 * one, 1.25 * one, (number["length"] + 0.15) * one,
-                 (number["length"] + 0.1) * one),  # fmt: skip
+        eyes=box(
+            shift_x,
+            number["eye_y"] + shift_y,
+            (number["eye_x"] + number["eye_width"] + 0.08) * one,
+            (number["brow_gap"] + 0.18) * one,
+            0.24 * one,
+        ),  # fmt: skip
+        head=box(
+            0 * one,
+            0 * one,
+            1.25 * one,
+            (number["length"] + 0.15) * one,
+            (number["length"] + 0.1) * one,
+        ),  # fmt: skip
     )

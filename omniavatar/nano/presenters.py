@@ -26,13 +26,13 @@ _RANGES = {
     "brow_width": (0.20, 0.27),
     "brow_thick": (0.026, 0.060),
     "brow_arch": (0.03, 0.10),
-    "brow_tilt": (-0.15, 0.15),
+    "brow_tilt": (-0.18, 0.10),
     "nose_y": (0.26, 0.38),
     "nose_size": (0.09, 0.16),
     "mouth_y": (0.64, 0.74),
     "mouth_width": (0.37, 0.45),
-    "lip_upper": (0.025, 0.070),
-    "lip_lower": (0.035, 0.095),
+    "lip_upper": (0.035, 0.075),
+    "lip_lower": (0.045, 0.100),
     "ear": (0.15, 0.23),
     "hairline": (-0.72, -0.50),
     "hair_volume": (0.03, 0.16),
@@ -188,8 +188,18 @@ def _traits(chance: random.Random) -> Traits:
         style=_weighted({"flat": 38, "outlined": 24, "shaded": 38}, chance),
         hair=hair,
         hair_colour=_weighted(
-            {"black": 26, "brown": 26, "blond": 14, "red": 9, "gray": 9, "white": 5, "pink": 5,
-             "blue": 5}, chance),  # fmt: skip
+            {
+                "black": 26,
+                "brown": 26,
+                "blond": 14,
+                "red": 9,
+                "gray": 9,
+                "white": 5,
+                "pink": 5,
+                "blue": 5,
+            },
+            chance,
+        ),  # fmt: skip
         headwear=headwear,
         headwear_colour=chance.choice(list(COLOURS)),
         glasses=_weighted({"none": 70, "round": 14, "square": 16}, chance),
@@ -220,10 +230,8 @@ def _mixed(first: list[float], second: list[float], share: float) -> list[float]
 def _colours(traits: Traits, chance: random.Random) -> dict[str, list[float]]:
     tone = chance.uniform(0, len(_SKINS) - 1.001)
     low = int(tone)
-    skin = _mixed(
-        [c / 255 for c in _SKINS[low]], [c / 255 for c in _SKINS[low + 1]], tone - low
-    )
-    natural = _mixed([skin[0] * 0.90, skin[1] * 0.66, skin[2] * 0.66], skin, chance.random() * 0.5)
+    skin = _mixed([c / 255 for c in _SKINS[low]], [c / 255 for c in _SKINS[low + 1]], tone - low)
+    natural = _mixed([skin[0] * 0.87, skin[1] * 0.60, skin[2] * 0.62], skin, chance.random() * 0.3)
     hair = _near(HAIR_COLOURS[traits.hair_colour], 0.07, chance)
     wall = _near(COLOURS[traits.wall_colour], 0.10, chance)
     # Walls are quieter than people: part way to gray, and to a lighter or darker shade.
@@ -237,8 +245,9 @@ def _colours(traits: Traits, chance: random.Random) -> dict[str, list[float]]:
         "brows": _mixed(hair, [0.12, 0.08, 0.07], 0.35),
         "headwear": _near(COLOURS[traits.headwear_colour], 0.08, chance),
         "clothes": _near(COLOURS[traits.clothes_colour], 0.09, chance),
-        "inner": _near(COLOURS[chance.choice(("white", "gray", "black", "blue", "pink"))], 0.06,
-                       chance),  # fmt: skip
+        "inner": _near(
+            COLOURS[chance.choice(("white", "gray", "black", "blue", "pink"))], 0.06, chance
+        ),  # fmt: skip
         "accent": _near(COLOURS[chance.choice(list(COLOURS))], 0.08, chance),
         "iris": _near(chance.choice(_IRISES), 0.05, chance),
         "frames": _near(chance.choice(_FRAMES), 0.04, chance),

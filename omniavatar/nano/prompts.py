@@ -40,7 +40,15 @@ _TALKING = (
     "speaks to the camera", "is speaking directly to the camera", "talks to the viewer",
     "is looking at the camera and talking", "is giving a talk", "tells a story",
 )  # fmt: skip
-_OPENINGS = ("", "", "", "a cartoon of ", "a video of ", "a drawing of ", "a high quality video of ")
+_OPENINGS = (
+    "",
+    "",
+    "",
+    "a cartoon of ",
+    "a video of ",
+    "a drawing of ",
+    "a high quality video of ",
+)
 _OTHER_WORDS = """
 realistic photo portrait animated lively blurry bad ugly distorted low static frame artifacts
 moving up down young old people human gestures hands indoors outdoors news studio light dark

@@ -272,8 +272,7 @@ def speak(
     bounds = [(sample / _NATIVE_RATE, name) for sample, name in events]
     bounds.append((len(samples) / _NATIVE_RATE, ""))
     phonemes = tuple(
-        Phoneme(name, start, max(start, stop))
-        for (start, name), (stop, _) in pairwise(bounds)
+        Phoneme(name, start, max(start, stop)) for (start, name), (stop, _) in pairwise(bounds)
     )
     return Utterance(_resample(samples.astype(np.float32) / 32768), phonemes)
 
