@@ -1,0 +1,1 @@
+"""Files to arrays and back: pictures, speech, video. numpy, PIL and ffmpeg; no torch."""

@@ -1,0 +1,236 @@
+"""A picture file as an array, and an array at the planned size.
+
+Reading is generous: what a phone, a browser or a drawing program saves either opens the way a
+viewer shows it or is refused in one sentence, and its size is known from the header before any
+pixel is decoded.
+"""
+
+# h, w rows and columns of the picture, n positions of one axis, t taps of the filter
+
+import contextlib
+import os
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from omniavatar.errors import InputError
+
+ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""Pillow's names. Formats that start other programs, such as EPS, are left out."""
+
+MAX_PIXELS = 50_000_000
+MAX_JPEG_PIXELS = 220_000_000
+"""JPEG can be decoded at a half, a quarter or an eighth of its size, so that the largest photos of
+phones (200 megapixels) are still welcome."""
+
+BACKDROP = (255, 255, 255)
+"""What shows through transparent pixels. White, because that is the paper on which pages and
+viewers show a cut-out; the colours stored under full transparency are left-overs that nobody has
+seen."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION = 0x0112
+
+
+def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read a picture as a viewer shows it: upright, first frame, transparency over white.
+
+    Returns:
+        [h, w, 3], RGB. A JPEG of more than `MAX_PIXELS` comes at a half, quarter or eighth.
+
+    Raises:
+        InputError: the file is missing, empty, no picture, damaged, or larger than accepted.
+    """
+    path = Path(path)
+    _check_file(path)
+    with _open(path) as image:
+        _check_size(path, image)
+        image.draft(None, _draft_size(image.size))
+        try:
+            image.load()
+            return np.array(_upright(_as_rgb(path, image)))
+        except InputError:
+            raise
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            raise InputError(
+                f"{path.name} is damaged or incomplete. Save the picture again, as JPEG or PNG.",
+                field="image",
+            ) from error
+
+
+def fit_image(
+    image: NDArray[np.uint8],
+    height: int,
+    width: int,
+    *,
+    border: Literal["published", "covered"] = "published",
+) -> NDArray[np.float32]:
+    """Scale a picture until it covers the size, then crop around its centre.
+
+    Args:
+        image: [h, w, 3].
+        height, width: of the result.
+        border: the published code rounds the scaled size down, which leaves the last row or column
+            black for about one picture size in ten; "covered" rounds up in that case.
+
+    Returns:
+        [3, height, width], 0 to 1.
+
+    Source: `resize_pad` of Omni-Avatar/OmniAvatar, Apache-2.0; the filter is torch's
+    `interpolate(mode="bilinear", antialias=True)`, in its own precision.
+    """
+    rows, columns, _ = image.shape
+    scale = max(height / rows, width / columns)
+    scaled_rows, scaled_columns = int(rows * scale), int(columns * scale)
+    if border == "covered":
+        scaled_rows, scaled_columns = max(scaled_rows, height), max(scaled_columns, width)
+    top, bottom = _window(scaled_rows, height)
+    left, right = _window(scaled_columns, width)
+    shorter = _resample_rows(image, scaled_rows, top, bottom)  # [n, w, 3]
+    fitted = _resample_rows(shorter.transpose(1, 0, 2), scaled_columns, left, right)  # [n, n, 3]
+    black = ((0, width - (right - left)), (0, height - (bottom - top)), (0, 0))
+    return np.ascontiguousarray(np.pad(fitted, black).transpose(2, 1, 0))
+
+
+def _check_file(path: Path) -> None:
+    """Refuse, in one sentence, what is not a readable file with something in it."""
+    if not path.exists():
+        raise InputError(f"There is no picture at {path}. Check the path.", field="image")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file. Give the path of a picture.", field="image")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path.name} is empty. Give a {ACCEPTED} file.", field="image")
+
+
+def _open(path: Path) -> Image.Image:
+    """Read the header."""
+    try:
+        with warnings.catch_warnings():
+            # Our own limits follow, and are stricter for what would really be decoded.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, str(error)) from error
+    except PermissionError as error:
+        raise InputError(
+            f"{path.name} may not be read. Change its permissions.", field="image"
+        ) from error
+    except Exception as error:  # as above: nearly anything
+        raise InputError(
+            f"{path.name} is not a picture that can be read. Give a {ACCEPTED} file.",
+            field="image",
+        ) from error
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    width, height = image.size
+    limit = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
+    if width * height > limit:
+        raise _too_large(path, f"{width} × {height} pixels")
+
+
+def _too_large(path: Path, size: str) -> InputError:
+    return InputError(
+        f"{path.name} is too large ({size}): up to {MAX_PIXELS // 10**6} megapixels are read, and "
+        f"{MAX_JPEG_PIXELS // 10**6} as JPEG. Save it smaller; 2000 pixels a side are plenty.",
+        field="image",
+    )
+
+
+def _draft_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size to ask of a decoder that can decode smaller; the size itself for most pictures."""
+    width, height = size
+    divisor = 1
+    while width * height > MAX_PIXELS * divisor**2:
+        divisor *= 2
+    return width // divisor, height // divisor
+
+
+def _as_rgb(path: Path, image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _as_8_bit(path, image).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        backdrop = Image.new("RGBA", layer.size, (*BACKDROP, 255))
+        return Image.alpha_composite(backdrop, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _as_8_bit(path: Path, image: Image.Image) -> Image.Image:
+    """Grey of 16 bits; Pillow's own conversion of its 32-bit modes clips at 255."""
+    grey = np.asarray(image)
+    if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
+        raise InputError(
+            f"{path.name} holds 32-bit values. Save it with 8 or 16 bits a channel.", field="image"
+        )
+    return Image.fromarray(((grey.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as the camera noted. A damaged note turns nothing: viewers ignore it as well."""
+    orientation = None
+    with contextlib.suppress(Exception):
+        orientation = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    return image if orientation is None else image.transpose(orientation)
+
+
+def _window(scaled: int, wanted: int) -> tuple[int, int]:
+    """The positions of `scaled` that a centred crop to `wanted` keeps; the odd one goes first."""
+    start = max(scaled - wanted + 1, 0) // 2
+    return start, min(start + wanted, scaled)
+
+
+def _resample_rows(
+    values: NDArray[np.uint8] | NDArray[np.float32], scaled: int, start: int, stop: int
+) -> NDArray[np.float32]:
+    """Rows `start` to `stop` of `values` [n, ...] scaled to `scaled` rows; bytes become 0 to 1.
+
+    Only the rows that are kept are computed, so the most extreme shapes cost no memory.
+    """
+    first, weights = _triangle_filter(len(values), scaled, start, stop)
+    resampled = np.zeros((stop - start, *values.shape[1:]), np.float32)
+    for tap, weight in enumerate(weights.T):
+        rows = values[np.minimum(first + tap, len(values) - 1)]
+        if rows.dtype == np.uint8:
+            rows = rows.astype(np.float32) / np.float32(255)
+        resampled += rows * weight[:, None, None]
+    return resampled
+
+
+def _triangle_filter(
+    size: int, scaled: int, start: int, stop: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For the positions `start` to `stop` of `scaled`: first row used [n], weights [n, t].
+
+    The roundings are those of torch's float32 kernel. In exact arithmetic the weights of large
+    pictures would differ from it by more than the fixtures allow.
+
+    Source: `_compute_indices_min_size_weights_aa` of pytorch/pytorch UpSampleKernel.cpp, BSD-3.
+    """
+    single = np.float32
+    scale = single(size) / single(scaled)
+    support = max(scale, single(1))
+    inverse = np.float64(single(1) / scale if scale >= 1 else single(1))
+    centre = (np.float64(scale) * (np.arange(start, stop) + 0.5)).astype(single)  # [n]
+    low, high = (centre - support).astype(np.float64), (centre + support).astype(np.float64)
+    first = np.maximum((low + 0.5).astype(np.int64), 0)
+    last = np.minimum((high + 0.5).astype(np.int64), size)
+    taps = np.arange((last - first).max())  # [t]
+    rows = (first[:, None] + taps).astype(single)  # [n, t]
+    distance = (((rows - centre[:, None]).astype(np.float64) + 0.5) * inverse).astype(single)
+    weights = np.maximum(single(1) - np.abs(distance), single(0))
+    weights[taps >= (last - first)[:, None]] = 0
+    return first, weights / weights.sum(axis=1, keepdims=True, dtype=single)
