@@ -230,7 +230,7 @@ def _reference_mouth(draw: _Draw, bank: SpeechBank, natural: Tensor) -> Tensor:
     stream = draw.integers(count, bank.mouth.shape[0]).to(bank.mouth.device)
     row = draw.integers(count, bank.mouth.shape[1]).to(bank.mouth.device)
     other = bank.mouth[stream, row].cpu()
-    closed = torch.tensor(list(VISEMES.values())[0])
+    closed = torch.tensor(VISEMES["rest"])
     return torch.where(kind < 0.4, closed, torch.where(kind < 0.8, natural, other))
 
 
@@ -276,7 +276,8 @@ def sample_clips(
     first_row = torch.where(continues, lead, 0)
 
     home = bank.mouth.device
-    # Frame k shows row first_row + k - 1 of the waveform; frame 0 of a first window, the row before.
+    # Frame k shows row first_row + k - 1 of the waveform. In a first window that is for frame 0
+    # the row before the waveform.
     begin = first_in_bank + first_row - 1
     shown = _cut(bank.mouth, stream.to(home), begin.to(home), frames).cpu()
     portrait = _reference_mouth(draw, bank, shown[:, 0])

@@ -199,7 +199,7 @@ def _traits(chance: random.Random) -> Traits:
                 "blue": 5,
             },
             chance,
-        ),  # fmt: skip
+        ),
         headwear=headwear,
         headwear_colour=chance.choice(list(COLOURS)),
         glasses=_weighted({"none": 70, "round": 14, "square": 16}, chance),
@@ -247,7 +247,7 @@ def _colours(traits: Traits, chance: random.Random) -> dict[str, list[float]]:
         "clothes": _near(COLOURS[traits.clothes_colour], 0.09, chance),
         "inner": _near(
             COLOURS[chance.choice(("white", "gray", "black", "blue", "pink"))], 0.06, chance
-        ),  # fmt: skip
+        ),
         "accent": _near(COLOURS[chance.choice(list(COLOURS))], 0.08, chance),
         "iris": _near(chance.choice(_IRISES), 0.05, chance),
         "frames": _near(chance.choice(_FRAMES), 0.04, chance),

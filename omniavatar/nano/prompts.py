@@ -57,7 +57,7 @@ sings singing says saying explains presents host teacher doctor character avatar
 mouth lips eye into as this that they he she it i you we one two some from for by out not
 big small tall thick thin soft warm cool bright colorful beautiful handsome cute funny
 surprised angry relaxed confident professional turns moves shakes tilts raises eyebrows slightly
-""".split()
+"""
 
 _HAIR_WORDS = {
     "bald": "a bald head", "buzzed": "very short {c} hair", "short": "short {c} hair",
@@ -149,7 +149,7 @@ def sentence(traits: Traits, *, behaviour: str, mood: str, chance: random.Random
 
 def _vocabulary() -> tuple[str, ...]:
     pieces = [
-        *_OTHER_WORDS, *_OPENINGS, *_TALKING, *HAIR_COLOURS, *COLOURS, *_HAIR_WORDS.values(),
+        _OTHER_WORDS, *_OPENINGS, *_TALKING, *HAIR_COLOURS, *COLOURS, *_HAIR_WORDS.values(),
         *_WALL_WORDS.values(), *(p for choices in _MOTIONS.values() for p in choices),
         *(p for choices in _FEELINGS.values() for p in choices),
         "a an and in wearing with while the head moves person presenter speaker man woman",

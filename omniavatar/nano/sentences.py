@@ -7,7 +7,16 @@ sounds in an order, that training never had.
 import random
 from dataclasses import dataclass
 
-_TRAINING_NOUNS = """
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(text.strip().splitlines())
+
+
+_TRAINING_NOUNS = _words("""
 apple baby badge bag bakery ball banana bank basket bath beach bear bed bell bench bicycle bird
 blanket board boat book bottle bottom box boy bread bridge brother brush bucket building bus button
 cabin cake camera camp candle cap captain car carpet castle cat chair chalk cheese chicken child
@@ -31,9 +40,9 @@ stage stair star station stone store storm story street student sugar summer sun
 team telephone tent theater thing ticket tiger time toe tomato tongue tool tooth top towel tower
 town toy train tree trip truck uncle valley vegetable village visitor voice wagon wall watch water
 wave weather week wheel wind window winter wolf woman wood wool word work world worm yard year
-""".split()
+""")
 
-_TRAINING_VERBS = """
+_TRAINING_VERBS = _words("""
 answered asked bought borrowed brought built called carried caught changed chose cleaned closed
 collected counted covered described discovered drew dropped enjoyed explained fed filled finished
 fixed followed forgot found gave held heard helped imagined invited joined kept knew learned left
@@ -41,9 +50,9 @@ liked lost loved made measured met missed moved needed noticed offered opened or
 passed picked planned played pointed pulled pushed put reached read remembered repaired sang saved
 saw sent served shared showed sold started stopped studied taught thanked threw told took touched
 turned used visited waited wanted warmed washed watched wished won wore wrote
-""".split()
+""")
 
-_TRAINING_ADJECTIVES = """
+_TRAINING_ADJECTIVES = _words("""
 able afraid angry bad beautiful better big black blue brave bright broken brown busy calm careful
 cheap clean clear clever cold cool dark dear deep different dirty dry early easy empty fair famous
 fast fine flat free fresh friendly full funny gentle glad good gray great green happy hard heavy
@@ -51,15 +60,15 @@ high hot huge hungry kind large late lazy little lonely long loud low lucky narr
 old open perfect plain poor pretty proud quick quiet ready real red rich right round sad safe sharp
 short shy sick simple slow small smooth soft special square strange strong sweet tall thick thin
 tired tiny warm weak wet white whole wide wild wise wonderful wrong yellow young
-""".split()
+""")
 
-_TRAINING_ADVERBS = """
+_TRAINING_ADVERBS = _words("""
 again almost already always carefully early easily finally gladly happily here just later maybe
 never now often once probably quickly quietly rarely really slowly sometimes soon still suddenly
 there today together tomorrow tonight usually yesterday yet
-""".split()
+""")
 
-_TRAINING_PHRASES = """
+_TRAINING_PHRASES = _lines("""
 good morning everybody
 thank you very much for coming
 how are you doing today
@@ -86,9 +95,9 @@ mom and pop bought a bumpy mop
 five fine fish will leave the river
 the moon was above the blue room
 she sells shoes by the sea shore
-""".strip().splitlines()
+""")
 
-_HELD_OUT_NOUNS = """
+_HELD_OUT_NOUNS = _words("""
 airport actor alley almond anchor ankle arrow artist attic autumn balcony balloon barber barrel
 beetle berry blossom bonfire bracelet branch breakfast breeze butcher butterfly cactus canyon
 caravan cellar chimney chocolate cinema cliff compass computer cottage cupboard dentist desert
@@ -98,28 +107,28 @@ maple marble meadow melody mushroom napkin nephew newspaper orchard orchestra oy
 peach pebble penguin planet plumber porch pumpkin puzzle rainbow ribbon rocket sailor sandwich
 saddle scientist shepherd spider squirrel suitcase swan thumb tractor trumpet tulip turtle umbrella
 vase violin volcano waiter walnut whale whistle wizard zebra
-""".split()
+""")
 
-_HELD_OUT_VERBS = """
+_HELD_OUT_VERBS = _words("""
 admired avoided baked balanced blamed chased cheered climbed copied defended delivered designed
 embraced examined grabbed greeted guarded ignored invented juggled launched mentioned organized
 peeled photographed praised protected recognized removed rescued scrubbed sketched squeezed
 surprised tasted trusted unlocked whispered wrapped
-""".split()
+""")
 
-_HELD_OUT_ADJECTIVES = """
+_HELD_OUT_ADJECTIVES = _words("""
 ancient awkward bitter bold charming cheerful comfortable crooked curious delicate dizzy elegant
 enormous faithful fancy foggy fragile generous golden graceful honest humble icy jolly lively
 lovely modern mysterious nervous pale patient polite purple rough royal rusty salty shiny silent
 silly silver sleepy spicy steep stubborn sunny tasty velvet wooden
-""".split()
+""")
 
-_HELD_OUT_ADVERBS = """
+_HELD_OUT_ADVERBS = _words("""
 abroad afterwards barely bravely certainly deeply downstairs eagerly forever gently hopefully
 instead loudly nearby patiently politely proudly recently softly upstairs warmly
-""".split()
+""")
 
-_HELD_OUT_PHRASES = """
+_HELD_OUT_PHRASES = _lines("""
 ladies and gentlemen kindly fasten your seatbelts
 congratulations on your brilliant performance
 company profits increased by eleven percent
@@ -130,14 +139,14 @@ perhaps you might consider a simpler approach
 fifty violinists practiced beneath the marble dome
 artificial voices become surprisingly natural
 our software produces video from audio
-""".strip().splitlines()
+""")
 
-_FUNCTION_WORDS = """
+_FUNCTION_WORDS = _words("""
 a about after all and any as at because before between but by can did do down each every few for
 from had has have he her him his how I if in into is it its many me more most much my no not of off
 on one or our out over she so some than that the their them then these they this those through to
 too two under until up us was we were what when where which while who why will with would you your
-""".split()
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,18 +167,18 @@ class Lexicon:
 
 
 TRAINING_WORDS = Lexicon(
-    nouns=tuple(_TRAINING_NOUNS),
-    verbs=tuple(_TRAINING_VERBS),
-    adjectives=tuple(_TRAINING_ADJECTIVES),
-    adverbs=tuple(_TRAINING_ADVERBS),
-    phrases=tuple(_TRAINING_PHRASES),
+    nouns=_TRAINING_NOUNS,
+    verbs=_TRAINING_VERBS,
+    adjectives=_TRAINING_ADJECTIVES,
+    adverbs=_TRAINING_ADVERBS,
+    phrases=_TRAINING_PHRASES,
 )
 HELD_OUT_WORDS = Lexicon(
-    nouns=tuple(_HELD_OUT_NOUNS),
-    verbs=tuple(_HELD_OUT_VERBS),
-    adjectives=tuple(_HELD_OUT_ADJECTIVES),
-    adverbs=tuple(_HELD_OUT_ADVERBS),
-    phrases=tuple(_HELD_OUT_PHRASES),
+    nouns=_HELD_OUT_NOUNS,
+    verbs=_HELD_OUT_VERBS,
+    adjectives=_HELD_OUT_ADJECTIVES,
+    adverbs=_HELD_OUT_ADVERBS,
+    phrases=_HELD_OUT_PHRASES,
 )
 
 

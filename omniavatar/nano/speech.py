@@ -89,10 +89,10 @@ class Voice:
 _TRAINING_VARIANTS = """
 f1 f2 f3 f5 m1 m2 m3 m5 m6 m8 klatt klatt2 klatt4 klatt6 Annie Alicia belinda linda shelby steph
 adam david edward john Michael Mike benjamin Lee Reed antonio boris pablo travis zac grandma aunty
-""".split()
+"""
 TRAINING_VOICES = (
     Voice("en-us"),
-    *(Voice("en-us", variant) for variant in _TRAINING_VARIANTS),
+    *(Voice("en-us", variant) for variant in _TRAINING_VARIANTS.split()),
     *(Voice("en", variant) for variant in ("", "f2", "m3")),
     *(Voice("en-gb-x-rp", variant) for variant in ("", "f3", "m1", "linda")),
     *(Voice("en-gb-x-gbclan", variant) for variant in ("", "f1", "m5")),
@@ -274,7 +274,7 @@ def speak(
     phonemes = tuple(
         Phoneme(name, start, max(start, stop)) for (start, name), (stop, _) in pairwise(bounds)
     )
-    return Utterance(_resample(samples.astype(np.float32) / 32768), phonemes)
+    return Utterance(_resample((samples / 32768).astype(np.float32)), phonemes)
 
 
 def visemes_of(phoneme: str) -> tuple[str, ...]:
