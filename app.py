@@ -1,0 +1,13 @@
+"""The page, here and on Hugging Face Spaces: `python app.py`."""
+
+import spaces  # noqa: F401 (before anything that looks for a GPU)
+
+from omniavatar.serving import ui
+from omniavatar.serving.pipelines import Pipelines
+
+pipelines = Pipelines()
+demo = ui.build(pipelines)
+
+if __name__ == "__main__":
+    pipelines.get(ui.DEFAULT_MODEL)
+    ui.launch(demo)

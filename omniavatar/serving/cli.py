@@ -1,0 +1,298 @@
+"""The command line: `python -m omniavatar COMMAND`.
+
+    exit status 0    done; what was made is named on standard output
+                2    the request cannot be carried out; one sentence on standard error says why
+                130  stopped by Ctrl-C; finished parts of a video are kept
+
+Progress goes to standard error. Whatever is slow to import is imported by the command that
+needs it, so that `--help` answers at once. A new command is one entry of `COMMANDS`.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import Field, dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_type_hints
+
+from omniavatar import (
+    CATALOG,
+    ChunkDone,
+    Event,
+    Finished,
+    GenerationRequest,
+    InputError,
+    ModelSpec,
+    OmniAvatarError,
+    StepDone,
+    choices_of,
+    setting_of,
+)
+from omniavatar.serving import wording
+
+HEADINGS = {
+    "input": "what goes in and what comes out",
+    "basic": "settings",
+    "advanced": "advanced settings",
+    "compatibility": "differences from the published code, for comparing results with it",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One word after `python -m omniavatar`."""
+
+    name: str
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status of the process."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+    except (OmniAvatarError, _BadOptionError) as error:
+        print(f"omniavatar: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+# ---- generate
+
+
+def _add_generate_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} IMAGE AUDIO [--prompt TEXT] [--output OUT.mp4] [settings]"
+    groups = {group: parser.add_argument_group(title) for group, title in HEADINGS.items()}
+    for entry in fields(GenerationRequest):
+        group = groups[setting_of(entry).group]
+        if setting_of(entry).group == "input":
+            group.add_argument(entry.name, metavar=entry.name.upper(), nargs="?", **_common(entry))
+        else:
+            group.add_argument(
+                f"--{entry.name.replace('_', '-')}", **_common(entry), **_kind(entry)
+            )
+    files = groups["input"]
+    files.add_argument(
+        "--request",
+        metavar="FILE.json",
+        type=Path,
+        help="take any of these from a JSON object; what is given here wins",
+    )
+    files.add_argument(
+        "--output",
+        metavar="OUT.mp4",
+        type=Path,
+        default=Path("avatar.mp4"),
+        help="the video to write (default: %(default)s)",
+    )
+    files.add_argument(
+        "--model",
+        choices=tuple(CATALOG),
+        default="nano",
+        help="checkpoint (default: %(default)s)",
+    )
+    files.add_argument(
+        "--weights", metavar="FOLDER", type=Path, help="where the checkpoint's files are"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _common(entry: Field[Any]) -> dict[str, Any]:
+    """Help, and no value at all unless the user gives one, so that a request file's can stand."""
+    setting = setting_of(entry)
+    text = setting.help
+    if setting.unit and setting.unit not in text:
+        text += f", in {setting.unit}"
+    if setting.group != "input":
+        if entry.default not in (None, ""):
+            text += f" (default: {entry.default})"
+        elif entry.name in {own.name for own in fields(ModelSpec)}:
+            text += " (default: the model's own)"
+    return {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+
+
+def _kind(entry: Field[Any]) -> dict[str, Any]:
+    """How argparse is to read the field's type."""
+    hint = get_type_hints(GenerationRequest)[entry.name]
+    if choices := choices_of(hint):
+        return {"choices": choices}
+    kinds = get_args(hint) or (hint,)
+    if bool in kinds:
+        return {"action": argparse.BooleanOptionalAction}
+    if int in kinds:
+        return {"type": _whole_number, "metavar": "N"}
+    if float in kinds:
+        return {"type": _number, "metavar": "X"}
+    return {"metavar": "TEXT"}
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _generate(options: argparse.Namespace) -> None:
+    given = {} if options.request is None else _read_request(options.request)
+    names = {entry.name for entry in fields(GenerationRequest)}
+    given |= {name: value for name, value in vars(options).items() if name in names}
+    request = GenerationRequest.from_mapping(given)
+    from omniavatar import AvatarPipeline, load_image, load_speech
+
+    # A checkpoint can take minutes to load: a file that cannot be read is told before that.
+    load_image(request.image)
+    load_speech(request.audio)
+    show: Callable[[Event], None] = (lambda _event: None) if options.quiet else _Progress().show
+    pipeline = AvatarPipeline.from_pretrained(options.model, folder=options.weights)
+    parts = 0
+    try:
+        with closing(pipeline.stream(request, options.output)) as events:
+            for event in events:
+                show(event)
+                parts += isinstance(event, ChunkDone)
+                if isinstance(event, Finished):
+                    print(event.path)
+    except KeyboardInterrupt:
+        kept = f"{parts} finished part(s) are in {options.output}" if parts else "nothing was made"
+        print(f"\nomniavatar: stopped; {kept}.", file=sys.stderr)
+        raise
+
+
+def _read_request(path: Path) -> dict[str, Any]:
+    """The object in a request file; its relative paths are relative to the file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Give a JSON file.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no JSON object. Use {{'image': ..., 'audio': ...}}.")
+    hints = get_type_hints(GenerationRequest)
+    return {
+        name: path.parent / value if hints.get(name) is Path and isinstance(value, str) else value
+        for name, value in found.items()
+    }
+
+
+class _Progress:
+    """One line that is rewritten on a terminal; elsewhere a line for every phase and part."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, StepDone | ChunkDone):
+            words = f"{wording.phase(event)}, {wording.timing(event)}"
+        else:
+            words = wording.phase(event)
+        if self._live:
+            self._rewrite(event, words)
+        elif not isinstance(event, StepDone):
+            print(words, file=sys.stderr, flush=True)
+
+    def _rewrite(self, event: Event, words: str) -> None:
+        fraction = event.fraction if isinstance(event, StepDone | ChunkDone) else None
+        if isinstance(event, Finished):
+            fraction = 1.0
+        if fraction is not None:
+            done = round(fraction * 24)
+            words = f"[{'#' * done}{'-' * (24 - done)}] {fraction:4.0%}  {words}"
+        width = shutil.get_terminal_size().columns - 1
+        end = "\n" if isinstance(event, Finished) else ""
+        print(f"\r{words[:width]:<{width}}", end=end, file=sys.stderr, flush=True)
+
+
+# ---- inspect, models
+
+
+def _add_inspect_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("video", metavar="VIDEO.mp4", type=Path)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from omniavatar import read_settings
+
+    print(json.dumps(read_settings(options.video), indent=2, ensure_ascii=False))
+
+
+def _add_no_options(_parser: argparse.ArgumentParser) -> None:
+    """For commands without options."""
+
+
+def _models(_options: argparse.Namespace) -> None:
+    for spec in CATALOG.values():
+        sizes = ", ".join(f"{width}x{height}" for height, width in spec.sizes)
+        print(f"{spec.name:<6} {spec.title}. {spec.description}")
+        print(f"       {spec.steps} steps, guidance {spec.guidance:g}; {sizes}")
+
+
+# ---- the parser
+
+
+class _BadOptionError(Exception):
+    """The command line itself cannot be understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with one sentence for a bad option instead of the usage and a sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _BadOptionError(f"{message}; see `{self.prog} --help`.")
+
+
+COMMANDS = (
+    Command(
+        name="generate",
+        help="make a portrait speak a recording",
+        add_options=_add_generate_options,
+        run=_generate,
+    ),
+    Command(
+        name="inspect",
+        help="print the settings that made a video, as JSON",
+        add_options=_add_inspect_options,
+        run=_inspect,
+    ),
+    Command(
+        name="models",
+        help="list the checkpoints",
+        add_options=_add_no_options,
+        run=_models,
+    ),
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m omniavatar",
+        description="A portrait and a voice recording become a video in which the portrait speaks.",
+        epilog="The page in the browser: python app.py",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name,
+            help=command.help,
+            description=f"{command.help[:1].upper()}{command.help[1:]}.",
+            allow_abbrev=False,
+        )
+        command.add_options(sub)
+        sub.set_defaults(run=command.run)
+    return parser

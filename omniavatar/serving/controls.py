@@ -1,0 +1,128 @@
+"""The fields of a request as Gradio components, so that the page has no list of its own.
+
+The page shows controls that stand at the chosen model's values. The API has plain typed
+parameters, in which a setting that is left out takes the model's own value.
+"""
+
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import gradio as gr
+from gradio.components import Component
+
+from omniavatar import GenerationRequest, ModelSpec, choices_of, setting_of
+
+ENTRIES = {entry.name: entry for entry in fields(GenerationRequest)}
+LONGEST_SLIDER = 200  # positions; a number that has more of them is typed
+
+
+def page_component(name: str, spec: ModelSpec) -> Component:
+    """The control of one setting on the page, with the model's default in it."""
+    setting, kind = setting_of(ENTRIES[name]), _kind(name)
+    shown = {"label": label(name), "elem_id": name, **page_default(name, spec)}
+    if kind is Path:
+        return _file_component(name, **shown)
+    shown["info"] = setting.help[:1].upper() + setting.help[1:] + "."
+    if kind in (int, float):
+        assert setting.minimum is not None
+        assert setting.maximum is not None
+        step = setting.step or 1
+        shown |= {"minimum": setting.minimum, "maximum": setting.maximum, "step": step}
+        if (setting.maximum - setting.minimum) / step <= LONGEST_SLIDER:
+            return gr.Slider(**shown)
+        return gr.Number(**shown, precision=0 if kind is int else None)
+    return _plain_component(name, **shown)
+
+
+def page_default(name: str, spec: ModelSpec) -> dict[str, Any]:
+    """What a control shows until the user changes it: a value, or a text's grey hint."""
+    default = _default(ENTRIES[name])
+    if not model_decides(name):
+        return {"value": default}
+    own = getattr(spec, name)
+    return {"value": "", "placeholder": own} if _kind(name) is str else {"value": own}
+
+
+def model_decides(name: str) -> bool:
+    """Whether a setting that is left out takes a value of the chosen model."""
+    named = name in {own.name for own in fields(ModelSpec)}
+    return named and _default(ENTRIES[name]) in (None, "")
+
+
+def api_component(name: str) -> Component:
+    """The same setting as a parameter of the API, empty when the model decides."""
+    kind, shown = _kind(name), {"label": label(name), "value": _default(ENTRIES[name])}
+    if kind is Path:
+        return _file_component(name, **shown)
+    if kind in (int, float):
+        return gr.Number(**shown, precision=0 if kind is int else None)
+    return _plain_component(name, **shown)
+
+
+def name_parameters(endpoint: Callable[..., Any], **more: str) -> None:
+    """Replace `**values` in a signature by the request's fields and `more`, for Gradio to read.
+
+    Args:
+        endpoint: changed in place.
+        more: further parameters with their defaults.
+    """
+    hints = get_type_hints(GenerationRequest)
+    own = [p for p in signature(endpoint).parameters.values() if p.kind != p.VAR_KEYWORD]
+    for name, entry in ENTRIES.items():
+        default = Parameter.empty if entry.default is MISSING else entry.default
+        own.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[name]))
+    for name, default in more.items():
+        own.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=str))
+    endpoint.__signature__ = Signature(own)  # type: ignore[attr-defined]
+
+
+def api_arguments() -> str:
+    """The "Args:" of the endpoint's documentation."""
+    return "\n".join(f"    {name}: {describe(entry)}" for name, entry in ENTRIES.items())
+
+
+def describe(entry: Field[Any]) -> str:
+    """Help, range and unit of a setting in one line."""
+    setting = setting_of(entry)
+    text = setting.help
+    if setting.unit and setting.unit not in text:
+        text += f", in {setting.unit}"
+    if setting.minimum is not None:
+        text += f" ({setting.minimum:.12g} to {setting.maximum:.12g})"
+    return text
+
+
+def label(name: str) -> str:
+    """ "overlap_frames" -> "Overlap frames"."""
+    return name[:1].upper() + name[1:].replace("_", " ")
+
+
+def _file_component(name: str, **shown: Any) -> Component:
+    if name == "image":
+        return gr.Image(
+            **shown, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=285
+        )
+    return gr.Audio(**shown, type="filepath", sources=["upload", "microphone"], buttons=[])
+
+
+def _plain_component(name: str, **shown: Any) -> Component:
+    if choices := choices_of(get_type_hints(GenerationRequest)[name]):
+        return gr.Radio(**shown, choices=[(label(choice), choice) for choice in choices])
+    if _kind(name) is bool:
+        return gr.Checkbox(**shown)
+    return gr.Textbox(**shown)
+
+
+def _kind(name: str) -> type:
+    """The one type in the field's annotation that is not None; str for a set of words."""
+    hint = get_type_hints(GenerationRequest)[name]
+    if choices_of(hint):
+        return str
+    return next(kind for kind in (get_args(hint) or (hint,)) if kind is not type(None))
+
+
+def _default(entry: Field[Any]) -> Any:
+    return None if entry.default is MISSING else entry.default

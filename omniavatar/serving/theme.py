@@ -1,0 +1,67 @@
+"""How the page looks: colours, type and the few shapes that Gradio does not have."""
+
+import gradio as gr
+from gradio.themes.utils import colors, sizes
+
+FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "sans-serif")
+
+CSS = """
+.gradio-container { width: 100%; max-width: 1320px !important; margin: 0 auto !important; }
+#title, #status { padding: 0 2px; }
+#title h1 { font-size: 1.55rem; font-weight: 700; letter-spacing: -0.02em; margin: 0; }
+#title p { color: var(--body-text-color-subdued); margin: 2px 0 0; }
+#status .bar { height: 8px; border-radius: 4px; overflow: hidden;
+    background: var(--border-color-primary); }
+#status .bar i { display: block; height: 100%; border-radius: 4px;
+    background: var(--slider-color); transition: width 0.4s ease-out; }
+#status p { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 12px;
+    margin: 6px 0 0; font-variant-numeric: tabular-nums; }
+#status .time { color: var(--body-text-color-subdued); white-space: nowrap; }
+#status .wrap .error, #status .wrap .clear-status, #status .wrap .loader, #status .wrap svg {
+    display: none; }
+#status .wrap.generating { border: none; animation: none; }
+#preview img { width: 100%; height: 100%; object-fit: contain; }
+@media (max-width: 640px) { #video, #preview { height: min(460px, 94vw) !important; } }
+#note, #note p { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
+"""
+
+
+def make_theme() -> gr.themes.Base:
+    """Slate and teal, light and dark, in the reader's own system font: nothing is fetched."""
+    return gr.themes.Base(
+        primary_hue=colors.teal,
+        secondary_hue=colors.teal,
+        neutral_hue=colors.slate,
+        radius_size=sizes.radius_lg,
+        spacing_size=sizes.spacing_md,
+        text_size=sizes.text_md,
+        font=FONT,
+        font_mono=("ui-monospace", "Consolas", "monospace"),
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="#0b1215",
+        block_background_fill="white",
+        block_background_fill_dark="#121b20",
+        background_fill_primary_dark="#121b20",
+        background_fill_secondary_dark="#0f171b",
+        block_border_width="1px",
+        block_shadow="0 1px 2px rgb(15 23 42 / 0.05)",
+        block_shadow_dark="none",
+        block_label_background_fill="white",
+        block_label_background_fill_dark="#121b20",
+        block_label_border_width="0px",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_300",
+        body_text_color_subdued="*neutral_500",
+        block_title_text_weight="600",
+        input_background_fill="*neutral_50",
+        input_background_fill_dark="#0f171b",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_600",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_text_color="white",
+        button_large_text_weight="600",
+        slider_color="*primary_600",
+        slider_color_dark="*primary_500",
+    )
