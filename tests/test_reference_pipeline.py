@@ -101,7 +101,8 @@ def test_pipeline_equals_the_reference(case, models, reference_dir, tmp_path):
     assert len(plan.chunks) == case["n_chunks"]
     conditions = pipeline.condition(job)
     assert relative_error(conditions.prompt, values["context_pos"]) <= 1e-4
-    assert relative_error(conditions.negative_prompt, values["context_neg"]) <= 1e-4
+    if case["guidance_scale"] != 1:  # without guidance the reference encodes no negative prompt
+        assert relative_error(conditions.negative_prompt, values["context_neg"]) <= 1e-4
 
     calls = []
     hook = models.transformer.blocks[0].register_forward_hook(lambda *_: calls.append(1))

@@ -1,0 +1,142 @@
+"""What `python -m omniavatar bench` measures: work per second of video, and ratios in one run.
+
+Machines differ, so a figure means little alone: each comparison runs both sides in this process,
+in turns, and reports their ratio.
+"""
+
+import dataclasses
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omniavatar.events import ChunkDone, StepDone
+from omniavatar.models.whole_sequence import decode_whole
+from omniavatar.pipeline import AvatarPipeline
+from omniavatar.request import GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One run's figures.
+
+    Attributes:
+        model, device, dtype, threads, torch: what ran where.
+        width, height, seconds: of the video that was made.
+        stages: seconds of work by stage, warm.
+        first_preview_seconds: from the request to the first picture, warm.
+        forwards: calls of the transformer.
+        step_seconds: median of the denoising steps.
+        work_per_second: seconds of work for one second of video, warm.
+        decode_ratio: the VAE's frame by frame loop over its single pass, same latents; None where
+            the single pass is not used.
+        guidance_ratio: a step with guidance over one without.
+        peak_memory_bytes: most memory that the process held.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    threads: int
+    torch: str
+    width: int
+    height: int
+    seconds: float
+    stages: dict[str, float]
+    first_preview_seconds: float
+    forwards: int
+    step_seconds: float
+    work_per_second: float
+    decode_ratio: float
+    guidance_ratio: float
+    peak_memory_bytes: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def measure(pipeline: AvatarPipeline, request: GenerationRequest) -> Report:
+    """Make the request's video twice, the second time measured, and compare the alternatives.
+
+    Raises:
+        InputError: the request can not be used.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "bench.mp4"
+        pipeline.generate(request, output)  # warms caches and lazy imports up
+        forwards: list[int] = []
+        hook = pipeline.models.transformer.register_forward_hook(lambda *_: forwards.append(1))
+        first_preview, steps, before = None, [], None
+        began = time.perf_counter()
+        for event in pipeline.stream(request, output):
+            now = time.perf_counter()
+            if isinstance(event, StepDone):
+                first_preview = first_preview or now - began
+                steps += [now - before] if before is not None else []
+            before = now if isinstance(event, StepDone | ChunkDone) else None
+        hook.remove()
+        finished = event
+        guided = dataclasses.replace(request, guidance=2.0)
+        unguided = dataclasses.replace(request, guidance=1.0)
+        guidance_ratio = _ratio(
+            lambda: pipeline.generate(guided, output).timings["denoise"],
+            lambda: pipeline.generate(unguided, output).timings["denoise"],
+        )
+    total = finished.timings["total"]
+    return Report(
+        model=pipeline.spec.name,
+        device=str(pipeline.placement.device),
+        dtype=str(pipeline.placement.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        width=finished.width,
+        height=finished.height,
+        seconds=finished.duration_seconds,
+        stages=dict(finished.timings),
+        first_preview_seconds=first_preview or total,
+        forwards=len(forwards),
+        step_seconds=statistics.median(steps),
+        work_per_second=total / finished.duration_seconds,
+        decode_ratio=_decode_ratio(pipeline, finished.height, finished.width),
+        guidance_ratio=guidance_ratio,
+        peak_memory_bytes=_peak_memory_bytes(),
+    )
+
+
+@torch.inference_mode()
+def _decode_ratio(pipeline: AvatarPipeline, height: int, width: int) -> float:
+    vae = pipeline.models.vae
+    scale = vae.config.scale_factor_spatial
+    latents = torch.randn(
+        1, vae.config.z_dim, 5, height // scale, width // scale, dtype=vae.dtype, device=vae.device
+    )
+    return _ratio(
+        lambda: _seconds(lambda: vae.decode(latents)),
+        lambda: _seconds(lambda: decode_whole(vae, latents)),
+    )
+
+
+def _ratio(one: Callable[[], float], other: Callable[[], float]) -> float:
+    """Median of `one` over median of `other`, run in the order one, other, other, one."""
+    a, b, c, d = one(), other(), other(), one()
+    return (a + d) / (b + c)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
