@@ -200,7 +200,10 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
     around, nods = does("looking around"), does("nodding")
     phase = draw.uniform(count, 1, high=2 * math.pi)
     nod = (2 * math.pi * draw.uniform(count, 1, low=0.6, high=1.1) * times + phase).sin() * nods
-    spoken = torch.cat([torch.zeros(count, 1), _slow(mouth[:, 1:, 0])], 1) - 0.2
+    spoken = _slow(mouth[:, 1:, 0]) - 0.2
+    # The portrait is a first frame itself, or one of another time, when nothing is known of speech.
+    at_portrait = torch.where(times[:, 1:2] == 0, spoken[:, :1], -0.2)
+    spoken = torch.cat([at_portrait, spoken], 1)
     per_second = (0.3 - 0.18 * does("still") + (_OFTEN - 0.3) * does("blinking often"))[:, 0]
     glance = _glances(draw, times, draw.uniform(count, low=0.6, high=1.6), last)
     gaze = glance * (0.12 * calm + 0.88 * around)[..., None]
