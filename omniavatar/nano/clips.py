@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from omniavatar.nano.drawing import Pose, Regions, regions, render
+from omniavatar.nano.espeak import SAMPLE_RATE
 from omniavatar.nano.presenters import Presenters, sample_presenters
 from omniavatar.nano.prompts import BEHAVIOURS, MOODS, sentence
-from omniavatar.nano.speech import ROWS_PER_SECOND, SAMPLE_RATE, VISEMES, SpeechBank
+from omniavatar.nano.speech import ROWS_PER_SECOND, VISEMES, SpeechBank
 
 SAMPLES_PER_ROW = SAMPLE_RATE // ROWS_PER_SECOND
 _EXTRA_STILL = 0.2

@@ -121,7 +121,7 @@ def regions(presenters: Presenters, pose: Pose, *, height: int, width: int) -> R
 
     one = torch.ones_like(pose.yaw)
     shift_x, shift_y = pose.yaw * YAW_SHIFT, pose.pitch * PITCH_SHIFT
-    eyes_half = number["eye_x"] + number["eye_width"] + 0.08
+    eyes_half = number["eye_x"] + torch.maximum(number["eye_width"], number["brow_width"]) + 0.06
     length = number["length"]
     return Regions(
         mouth=place(
@@ -135,7 +135,7 @@ def regions(presenters: Presenters, pose: Pose, *, height: int, width: int) -> R
             shift_x,
             number["eye_y"] + shift_y,
             eyes_half * one,
-            (number["brow_gap"] + 0.18) * one,
+            (number["brow_gap"] + 0.26) * one,
             0.24 * one,
         ),
         head=place(0 * one, 0 * one, 1.25 * one, (length + 0.15) * one, (length + 0.1) * one),

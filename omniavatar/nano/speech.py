@@ -1,33 +1,29 @@
 """Speech with known mouth shapes: espeak-ng says a sentence and tells when each phoneme begins.
 
-This file needs numpy, and `espeakng-loader` (espeak-ng with its data, as a wheel) once something
-is spoken; torch only for a bank. So the worker processes of a bank start at once.
+This file needs torch only for a bank, so the worker processes of a bank start at once.
 
 A mouth is (opening, width, rounding), each about 0..1: at rest 0, 0.3, 0. A row is 40 ms, one
 video frame; row r tells the mouth at r/25 + 0.02 s, the middle of its sound.
 """
 
-import ctypes
 import multiprocessing
 import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from omniavatar.nano.espeak import SAMPLE_RATE, Phoneme, Synthesiser, Voice
 from omniavatar.nano.sentences import HELD_OUT_WORDS, TRAINING_WORDS, random_sentence
 
 if TYPE_CHECKING:
     import torch
 
-SAMPLE_RATE = 16000
 ROWS_PER_SECOND = 25
 _GRID_HZ = 500
-_NATIVE_RATE = 22050
 
 VISEMES = {
     "rest": (0.0, 0.30, 0.0),
@@ -73,22 +69,9 @@ _HOLD_SECONDS = 0.05
 _VOWELS = frozenset(("ee", "ih", "eh", "ae", "ah", "uh", "aw", "oh", "oo", "er"))
 
 
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """A setting of the synthesiser: an accent, and a variant ("" for the accent's own)."""
-
-    accent: str
-    variant: str = ""
-
-    @property
-    def name(self) -> str:
-        """As espeak-ng takes it."""
-        return f"{self.accent}+{self.variant}" if self.variant else self.accent
-
-
 _TRAINING_VARIANTS = """
 f1 f2 f3 f5 m1 m2 m3 m5 m6 m8 klatt klatt2 klatt4 klatt6 Annie Alicia belinda linda shelby steph
-adam david edward john Michael Mike benjamin Lee Reed antonio boris pablo travis zac grandma aunty
+adam david edward john Michael Mike benjamin Lee antonio boris pablo travis zac grandma aunty
 """
 TRAINING_VOICES = (
     Voice("en-us"),
@@ -107,23 +90,6 @@ HELD_OUT_VOICES = (
     Voice("en-gb-scotland"),
     Voice("en-029", "m4"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Phoneme:
-    """A sound in espeak's own spelling, and when it begins and ends, in seconds."""
-
-    name: str
-    start_seconds: float
-    stop_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """Something said: samples [n] float32 at 16 kHz, peak 1 at most, and its phonemes in order."""
-
-    samples: NDArray[np.float32]
-    phonemes: tuple[Phoneme, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,119 +128,6 @@ class SpeechBank:
             mouth=self.mouth.to(device),
             classes=self.classes.to(device),
         )
-
-
-class _Name(ctypes.Union):
-    _fields_ = (("number", ctypes.c_int), ("text", ctypes.c_char * 8))
-
-
-class _Event(ctypes.Structure):
-    """`espeak_EVENT` of speak_lib.h."""
-
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", _Name),
-    )
-
-
-_PHONEME_EVENT = 7
-_END_OF_EVENTS = 0
-_RATE, _PITCH, _PITCH_RANGE = 1, 3, 4
-_SynthCallback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
-
-
-class _Espeak:
-    """The library of this process. It keeps state of its own, so there is one, from one thread."""
-
-    def __init__(self) -> None:
-        import espeakng_loader
-
-        self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
-        synchronous, phoneme_events, do_not_exit = 2, 1, 0x8000
-        rate = self._library.espeak_Initialize(
-            synchronous, 0, espeakng_loader.get_data_path().encode(), phoneme_events | do_not_exit
-        )
-        if rate != _NATIVE_RATE:
-            raise RuntimeError(f"espeak-ng starts with rate {rate}, {_NATIVE_RATE} is expected.")
-        self._samples: list[NDArray[np.int16]] = []
-        self._events: list[tuple[int, str]] = []
-        self._callback = _SynthCallback(self._receive)  # kept: the library calls it later
-        self._library.espeak_SetSynthCallback(self._callback)
-
-    def _receive(self, wave: Any, count: int, events: Any) -> int:
-        if wave and count > 0:
-            self._samples.append(np.ctypeslib.as_array(wave, (count,)).copy())
-        i = 0
-        while events[i].type != _END_OF_EVENTS:
-            if events[i].type == _PHONEME_EVENT:
-                self._events.append((events[i].sample, events[i].id.text.decode()))
-            i += 1
-        return 0
-
-    def speak(
-        self, text: str, voice: Voice, words_per_minute: int, pitch: int, pitch_range: int
-    ) -> tuple[NDArray[np.int16], list[tuple[int, str]]]:
-        """Samples at 22.05 kHz, and (sample, name) of every phoneme."""
-        if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
-            raise ValueError(f"espeak-ng has no voice {voice.name!r}.")
-        for parameter, value in (
-            (_RATE, words_per_minute),
-            (_PITCH, pitch),
-            (_PITCH_RANGE, pitch_range),
-        ):
-            self._library.espeak_SetParameter(parameter, value, 0)
-        self._samples, self._events = [], []
-        data = text.encode()
-        utf8 = 1
-        self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, utf8, None, None)
-        empty = np.zeros(0, np.int16)
-        return np.concatenate([empty, *self._samples]), self._events
-
-
-@cache
-def _espeak() -> _Espeak:
-    return _Espeak()
-
-
-def _resample(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """22.05 kHz -> 16 kHz by cutting the spectrum; exact for a band-limited signal."""
-    block = 441  # 20 ms are 441 samples before and 320 after, so whole blocks keep time exactly
-    padded = np.pad(samples, (0, -len(samples) % block))
-    length = len(padded) // block * 320
-    spectrum = np.fft.rfft(padded)[: length // 2 + 1]
-    return (np.fft.irfft(spectrum, length) * (length / len(padded))).astype(np.float32)
-
-
-def speak(
-    text: str, *, voice: Voice, words_per_minute: int = 170, pitch: int = 50, pitch_range: int = 50
-) -> Utterance:
-    """Say a text.
-
-    Args:
-        text: one or more English sentences.
-        voice: who speaks.
-        words_per_minute: 80 to 450.
-        pitch, pitch_range: 0 to 100; 50 is the voice's own.
-
-    Raises:
-        ModuleNotFoundError: `espeakng-loader` is not installed.
-        ValueError: the synthesiser has no such voice.
-    """
-    samples, events = _espeak().speak(text, voice, words_per_minute, pitch, pitch_range)
-    bounds = [(sample / _NATIVE_RATE, name) for sample, name in events]
-    bounds.append((len(samples) / _NATIVE_RATE, ""))
-    phonemes = tuple(
-        Phoneme(name, start, max(start, stop)) for (start, name), (stop, _) in pairwise(bounds)
-    )
-    return Utterance(_resample((samples / 32768).astype(np.float32)), phonemes)
 
 
 def visemes_of(phoneme: str) -> tuple[str, ...]:
@@ -360,33 +213,32 @@ def speech_stream(seconds: float, *, seed: int, held_out: bool = False) -> Speec
         seconds: length; a multiple of 0.04.
         seed: the same seed is the same stream.
         held_out: take a voice and words that training never has.
+
+    Raises:
+        ModuleNotFoundError: `espeakng-loader` is not installed.
     """
     chance = random.Random(f"{seed} {held_out}")
     voice = chance.choice(HELD_OUT_VOICES if held_out else TRAINING_VOICES)
     words = HELD_OUT_WORDS if held_out else TRAINING_WORDS
     rows = round(seconds * ROWS_PER_SECOND)
-    count = rows * SAMPLE_RATE // ROWS_PER_SECOND
-    samples = np.zeros(count, np.float32)
+    samples = np.zeros(rows * SAMPLE_RATE // ROWS_PER_SECOND, np.float32)
     phonemes: list[Phoneme] = []
     at = round(chance.uniform(0.05, 1.5) * SAMPLE_RATE)
     pace, pitch = chance.uniform(125, 215), chance.uniform(15, 85)
-    while at < count:
-        said = speak(
-            random_sentence(words, chance),
-            voice=voice,
-            words_per_minute=round(min(max(pace + chance.uniform(-20, 20), 125), 215)),
-            pitch=round(min(max(pitch + chance.uniform(-8, 8), 15), 85)),
-            pitch_range=chance.randint(20, 80),
-        )
-        loudness = chance.uniform(0.7, 1.0) / max(float(np.abs(said.samples).max(initial=0)), 1e-3)
-        kept = said.samples[: count - at] * loudness
-        samples[at : at + len(kept)] = kept
-        offset = at / SAMPLE_RATE
-        phonemes += [
-            Phoneme(p.name, p.start_seconds + offset, p.stop_seconds + offset)
-            for p in said.phonemes
-        ]
-        at += len(said.samples) + round(chance.uniform(0.05, 1.5) ** 2 / 1.5 * SAMPLE_RATE)
+    with Synthesiser(seed=chance.randrange(2**31)) as synthesiser:
+        while at < len(samples):
+            said = synthesiser.speak(
+                random_sentence(words, chance),
+                voice=voice,
+                words_per_minute=round(min(max(pace + chance.uniform(-20, 20), 125), 215)),
+                pitch=round(min(max(pitch + chance.uniform(-8, 8), 15), 85)),
+                pitch_range=chance.randint(20, 80),
+            )
+            peak = max(float(np.abs(said.samples).max(initial=0)), 1e-3)
+            kept = said.samples[: len(samples) - at]
+            samples[at : at + len(kept)] = kept * (chance.uniform(0.7, 1.0) / peak)
+            phonemes += [phoneme.later(at / SAMPLE_RATE) for phoneme in said.phonemes]
+            at += len(said.samples) + round(chance.uniform(0.05, 1.5) ** 2 / 1.5 * SAMPLE_RATE)
     samples *= chance.uniform(0.25, 0.8) / max(float(np.abs(samples).max()), 1e-3)
     mouth, classes = mouth_track(tuple(phonemes), rows)
     return SpeechStream(samples=samples, mouth=mouth, classes=classes)
