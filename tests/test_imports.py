@@ -29,13 +29,14 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"models"},
     "memory": {"models"},
     "stages": {"request", "plan", "events", "models", "progress"},
-    "pipeline": ENGINE | {"public"},  # for the version
+    "pipeline": ENGINE | {"public"},  # the package's own version
+    "bench": ENGINE | {"pipeline"},
     # Training needs the networks, evaluation the pipeline that people run.
     "nano": {"models", "weights", "media", "stages", "pipeline", "public"},
     "serving": {"public"},
     "app": {"public", "serving"},
     "__main__": {"serving"},
-    "__init__": ENGINE | {"pipeline"},
+    "__init__": ENGINE | {"pipeline", "bench"},
 }
 
 # Libraries that only some rooms may use.
@@ -45,23 +46,22 @@ RESERVED: dict[str, set[str]] = {
     "spaces": {"serving", "app"},
     "runpod": {"serving"},
     "espeakng_loader": {"nano"},
-    "torch": {"models", "weights", "memory", "stages", "pipeline", "nano", "__init__"},
+    "torch": {"models", "weights", "memory", "stages", "pipeline", "nano", "bench"},
     "diffusers": {"models", "weights", "memory", "stages", "pipeline", "nano"},
     "transformers": {"models", "weights", "memory", "stages", "pipeline", "nano"},
 }
 
-# Required though no file imports them: diffusers and transformers do, where named.
+# Required though no file imports them: diffusers and transformers do, for what is said here.
 INDIRECT = {
-    "accelerate": "placement of models on devices, loading on the meta device",
     "peft": "LoRA layers beside base weights",
     "sentencepiece": "tokenizers stored as sentencepiece models",
-    "spaces": "the GPU of a ZeroGPU Space",
 }
 
 
 def _room(path: Path) -> str:
-    relative = path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path
-    return relative.parts[0] if len(relative.parts) > 1 else path.stem
+    if path.parent in (ROOT, PACKAGE):
+        return path.stem
+    return path.relative_to(PACKAGE).parts[0]
 
 
 FILES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "app.py"]
