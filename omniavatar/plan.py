@@ -42,6 +42,12 @@ class Chunk:
         return _latents(self.known)
 
     @property
+    def new_frames(self) -> slice:
+        """The frames, counted within the window, that it adds to the video, the portrait's own
+        included; the last chunk's are cut to the video's length by `VideoPlan.kept`."""
+        return slice(self.known if self.start else 0, self.frames)
+
+    @property
     def audio_start(self) -> int:
         """First row of the speech, counted from the zero row that belongs to the portrait."""
         return self.start
@@ -90,6 +96,14 @@ class VideoPlan:
             for number in range(count)
         )
 
+    @property
+    def kept(self) -> tuple[slice, ...]:
+        """For each chunk, the frames within its window that are shown; together all `frames`."""
+        return tuple(
+            slice(chunk.new_frames.start, min(chunk.stop, self.frames) - chunk.start)
+            for chunk in self.chunks
+        )
+
 
 def plan_video(
     *,
@@ -114,8 +128,10 @@ def plan_video(
         exact: see `count_audio_frames`.
 
     Raises:
-        InputError: the overlap splits a latent, or a chunk is too short for it.
+        InputError: the overlap splits a latent, a chunk is too short for it, or there is no speech.
     """
+    if samples < 1:
+        raise InputError("The recording is empty. Use one that holds speech.", field="audio")
     if overlap_frames < 1 or overlap_frames % FRAMES_PER_LATENT != 1:
         raise InputError(
             f"overlap_frames is {overlap_frames}, but each latent after the first holds 4 frames. "
@@ -146,9 +162,7 @@ def plan_video(
     )
 
 
-def choose_size(
-    height: int, width: int, sizes: Sequence[tuple[int, int]]
-) -> tuple[int, int]:
+def choose_size(height: int, width: int, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The (height, width) whose ratio is closest to the picture's.
 
     Of equal ratios the first wins, unless a later one's longest side differs from the picture's

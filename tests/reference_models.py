@@ -27,14 +27,18 @@ def build_transformer(folder, name="wan_dit"):
     )
 
 
-def read_lora_adapter(folder, name="wan_dit_lora"):
+def adapter_config(folder, name="wan_dit_lora"):
+    """The adapter's config.json."""
     lora = read_json(folder, name)["lora"]
-    config = {
+    return {
         "lora_rank": lora["rank"],
         "lora_alpha": lora["alpha"],
         "lora_target_modules": lora["targets"],
     }
-    return read_adapter(read_tensors(folder, f"{name}.adapter"), config)
+
+
+def read_lora_adapter(folder, name="wan_dit_lora"):
+    return read_adapter(read_tensors(folder, f"{name}.adapter"), adapter_config(folder, name))
 
 
 def build_lora_transformer(folder, name="wan_dit_lora", *, merge=True):

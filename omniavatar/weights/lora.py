@@ -36,6 +36,8 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
 }
 """Layers of each block that a target in the adapter's config.json stands for."""
 
+CONFIG_VALUES = ("lora_rank", "lora_alpha", "lora_target_modules")
+
 _MATRIX = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
 _PREFIX = re.compile(r"^(base_model\.model\.)+")
 
@@ -177,19 +179,15 @@ def shorten(faults: list[str], *, shown: int = 4) -> str:
 
 
 def _read_config(config: Mapping[str, Any]) -> tuple[int, float, tuple[str, ...]]:
-    try:
-        rank, alpha = int(config["lora_rank"]), float(config["lora_alpha"])
-        targets = config["lora_target_modules"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            "The adapter's config.json must give lora_rank, lora_alpha and lora_target_modules; "
-            f"it lacks {error}. Fetch it again."
-        ) from error
+    missing = [name for name in CONFIG_VALUES if name not in config]
+    if missing:
+        raise WeightsError(f"The adapter's config.json lacks {', '.join(missing)}. Fetch it again.")
+    rank, alpha, targets = (config[name] for name in CONFIG_VALUES)
     names = tuple(targets.split(",") if isinstance(targets, str) else targets)
-    unknown = [name for name in names if name not in TARGETS]
-    if unknown or rank < 1:
+    numbers = isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0
+    if not numbers or not set(names) <= TARGETS.keys():
         raise WeightsError(
-            f"The adapter's config.json has rank {rank} and targets {', '.join(names)}; targets "
-            f"can be {', '.join(TARGETS)}."
+            f"The adapter's config.json has the rank {rank!r}, the alpha {alpha!r} and the targets "
+            f"{', '.join(names)}; targets can be {', '.join(TARGETS)}."
         )
-    return rank, alpha, names
+    return rank, float(alpha), names

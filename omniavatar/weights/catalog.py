@@ -1,0 +1,250 @@
+"""The checkpoints that this package knows, one frozen entry each.
+
+An entry holds what a checkpoint was trained with and its published defaults. What its own files
+tell (widths, layers, latent statistics) is read from them.
+
+Sources: Omni-Avatar/OmniAvatar (configs, README), Apache-2.0; LatentRGB values of Wan2.1 from
+Comfy-Org/ComfyUI latent_formats.py; step cache constants from ali-vilab/TeaCache, Apache-2.0.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+Colour = tuple[float, float, float]
+LatentRGB = tuple[tuple[Colour, ...], Colour]
+"""Red, green and blue, -1..1, of a unit of each latent channel, and of zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A repository on the Hugging Face hub, and those of its files that are needed.
+
+    Attributes:
+        name: owner and repository.
+        files: paths within it; `*` stands for any characters.
+    """
+
+    name: str
+    files: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """The folder of its files in the published layout."""
+        return self.name.rsplit("/", 1)[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundled:
+    """A checkpoint that comes with the package, in the layout of diffusers.
+
+    Attributes:
+        path: folder, from the package's own.
+    """
+
+    path: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(__file__).parents[1] / self.path
+
+    @property
+    def latent_rgb(self) -> LatentRGB | None:
+        return _read_latent_rgb(self.folder / "preview.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A checkpoint on the hub: a Wan2.1 text-to-video model and the OmniAvatar adapter over it.
+
+    Attributes:
+        base: transformer, VAE, text encoder and tokenizer.
+        adapter: low-rank changes and audio modules.
+        speech_encoder: wav2vec2.
+        diffusers: the base in the layout of diffusers, which is read as well.
+    """
+
+    base: Repository
+    adapter: Repository
+    speech_encoder: Repository
+    diffusers: Repository
+
+    @property
+    def folder(self) -> Path:
+        """Where the published code keeps its files, from where it is started."""
+        return Path("pretrained_models")
+
+    @property
+    def latent_rgb(self) -> LatentRGB | None:
+        return WAN_LATENT_RGB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One checkpoint.
+
+    Attributes:
+        name: what people call it by; its key in `CATALOG`.
+        title, description: one line each, for people.
+        source: where its files come from.
+        sizes: (height, width) in pixels that it was trained for, in the published order.
+        fps, sample_rate: of its video and its speech.
+        steps, guidance, overlap_frames, max_tokens: defaults.
+        shift: of the noise schedule.
+        prompt, negative_prompt: used when none is given.
+        text_tokens: rows of the text embedding.
+        cache_coefficients: polynomial of the step cache, highest power first; None when the cache
+            is not calibrated for this checkpoint.
+        speech_window_frames: longest speech, in video frames, that its speech encoder hears at
+            once unless it is told to.
+        speech_context_frames: frames to either side that a window of longer speech also hears.
+    """
+
+    name: str
+    title: str
+    description: str
+    source: Bundled | Published
+    sizes: tuple[tuple[int, int], ...]
+    steps: int
+    guidance: float
+    max_tokens: int
+    prompt: str
+    negative_prompt: str
+    speech_window_frames: int
+    speech_context_frames: int
+    cache_coefficients: tuple[float, ...] | None = None
+    overlap_frames: int = 13
+    shift: float = 5.0
+    fps: int = 25
+    sample_rate: int = 16000
+    text_tokens: int = 512
+
+    @property
+    def latent_rgb(self) -> LatentRGB | None:
+        """Colours of the latents for quick previews; None when they are not known."""
+        return self.source.latent_rgb
+
+
+# fmt: off
+WAN_LATENT_RGB: LatentRGB = (
+    (
+        (-.1299, -.1692,  .2932), ( .0671,  .0406,  .0442), ( .3568,  .2548,  .1747),
+        ( .0372,  .2344,  .1420), ( .0313,  .0189, -.0328), ( .0296, -.0956, -.0665),
+        (-.3477, -.4059, -.2925), ( .0166,  .1902,  .1975), (-.0412,  .0267, -.1364),
+        (-.1293,  .0740,  .1636), ( .0680,  .3019,  .1128), ( .0032,  .0581,  .0639),
+        (-.1251,  .0927,  .1699), ( .0060, -.0633,  .0005), ( .3477,  .2275,  .2950),
+        ( .1984,  .0913,  .1861),
+    ),
+    (-.1835, -.0868, -.3360),
+)
+# fmt: on
+
+_NEGATIVE_PROMPT = (
+    "Vivid color tones, background/camera moving quickly, screen switching, subtitles and special "
+    "effects, mutation, overexposed, static, blurred details, subtitles, style, work, painting, "
+    "image, still, overall grayish, worst quality, low quality, JPEG compression residue, ugly, "
+    "incomplete, extra fingers, poorly drawn hands, poorly drawn face, deformed, disfigured, "
+    "malformed limbs, fingers merging, motionless image, chaotic background, three legs, crowded "
+    "background with many people, walking backward"
+)
+_PROMPT = (
+    "A person faces the camera and talks naturally, with clear lip movements, lively eyes and "
+    "small gestures. The camera and the background stay still."
+)
+_SIZES = ((400, 720), (720, 720), (720, 400))
+_SPEECH_ENCODER = Repository(
+    name="facebook/wav2vec2-base-960h", files=("config.json", "model.safetensors")
+)
+_ADAPTER_FILES = ("config.json", "pytorch_model.pt")
+_BASE_FILES = (
+    "config.json",
+    "models_t5_umt5-xxl-enc-bf16.pth",
+    "Wan2.1_VAE.pth",
+    "google/umt5-xxl/special_tokens_map.json",
+    "google/umt5-xxl/spiece.model",
+    "google/umt5-xxl/tokenizer.json",
+    "google/umt5-xxl/tokenizer_config.json",
+)
+_DIFFUSERS_FILES = ("transformer/*", "vae/*", "text_encoder/*", "tokenizer/*")
+
+NANO = ModelSpec(
+    name="nano",
+    title="Nano",
+    description="Comes with the package: drawn characters at 128x128 pixels, on any computer.",
+    source=Bundled(path="nano/weights"),
+    sizes=((128, 128),),
+    steps=4,
+    guidance=1.5,
+    max_tokens=1088,
+    prompt="A person is talking to the camera.",
+    negative_prompt="",
+    speech_window_frames=250,
+    speech_context_frames=50,
+)
+
+SMALL = ModelSpec(
+    name="1.3B",
+    title="OmniAvatar 1.3B",
+    description="Published model over Wan2.1-T2V-1.3B: real people at 480p; needs a GPU.",
+    source=Published(
+        base=Repository(
+            name="Wan-AI/Wan2.1-T2V-1.3B",
+            files=("diffusion_pytorch_model.safetensors", *_BASE_FILES),
+        ),
+        adapter=Repository(name="OmniAvatar/OmniAvatar-1.3B", files=_ADAPTER_FILES),
+        speech_encoder=_SPEECH_ENCODER,
+        diffusers=Repository(name="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", files=_DIFFUSERS_FILES),
+    ),
+    sizes=_SIZES,
+    steps=50,
+    guidance=4.5,
+    max_tokens=30000,
+    prompt=_PROMPT,
+    negative_prompt=_NEGATIVE_PROMPT,
+    cache_coefficients=(-5.21862437e4, 9.23041404e3, -5.28275948e2, 1.36987616e1, -4.99875664e-2),
+    speech_window_frames=7500,
+    speech_context_frames=250,
+)
+
+LARGE = ModelSpec(
+    name="14B",
+    title="OmniAvatar 14B",
+    description="Published model over Wan2.1-T2V-14B: the best quality; needs a large GPU.",
+    source=Published(
+        base=Repository(
+            name="Wan-AI/Wan2.1-T2V-14B",
+            files=(
+                *(f"diffusion_pytorch_model-{n:05}-of-00006.safetensors" for n in range(1, 7)),
+                *_BASE_FILES,
+            ),
+        ),
+        adapter=Repository(name="OmniAvatar/OmniAvatar-14B", files=_ADAPTER_FILES),
+        speech_encoder=_SPEECH_ENCODER,
+        diffusers=Repository(name="Wan-AI/Wan2.1-T2V-14B-Diffusers", files=_DIFFUSERS_FILES),
+    ),
+    sizes=_SIZES,
+    steps=50,
+    guidance=4.5,
+    max_tokens=30000,
+    prompt=_PROMPT,
+    negative_prompt=_NEGATIVE_PROMPT,
+    cache_coefficients=(-3.03318725e5, 4.90537029e4, -2.65530556e3, 5.87365115e1, -3.15583525e-1),
+    speech_window_frames=7500,
+    speech_context_frames=250,
+)
+
+CATALOG: Mapping[str, ModelSpec] = MappingProxyType(
+    {spec.name: spec for spec in (NANO, SMALL, LARGE)}
+)
+
+
+@cache
+def _read_latent_rgb(file: Path) -> LatentRGB | None:
+    if not file.is_file():
+        return None
+    content = json.loads(file.read_text())
+    red, green, blue = content["bias"]
+    return tuple((r, g, b) for r, g, b in content["weight"]), (red, green, blue)

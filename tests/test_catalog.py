@@ -1,0 +1,70 @@
+import dataclasses
+import json
+
+import pytest
+
+from omniavatar.plan import frames_per_chunk
+from omniavatar.weights.catalog import CATALOG, Bundled, Published
+
+
+def test_catalog_names_its_entries():
+    assert list(CATALOG) == ["nano", "1.3B", "14B"]
+    assert all(spec.name == name for name, spec in CATALOG.items())
+
+
+def test_entries_and_the_catalog_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CATALOG["nano"].steps = 5  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        CATALOG["nano"] = CATALOG["14B"]  # type: ignore[index]
+
+
+def test_every_entry_can_chain_chunks_at_each_of_its_sizes():
+    for spec in CATALOG.values():
+        for height, width in spec.sizes:
+            assert height % 16 == width % 16 == 0
+            assert frames_per_chunk(spec.max_tokens, height, width) > spec.overlap_frames
+        assert spec.overlap_frames % 4 == 1
+        assert spec.sample_rate % spec.fps == 0
+
+
+def test_nano_makes_the_chunks_that_it_was_trained_on():
+    nano = CATALOG["nano"]
+    assert nano.sizes == ((128, 128),)
+    assert frames_per_chunk(nano.max_tokens, 128, 128) == 65
+
+
+@pytest.mark.parametrize("name", ["1.3B", "14B"])
+def test_published_entries_have_the_published_defaults(name):
+    spec = CATALOG[name]
+    assert spec.sizes == ((400, 720), (720, 720), (720, 400))
+    assert (spec.steps, spec.guidance, spec.max_tokens, spec.shift) == (50, 4.5, 30000, 5.0)
+    assert (spec.fps, spec.sample_rate, spec.text_tokens) == (25, 16000, 512)
+    assert len(spec.cache_coefficients) == 5
+    rows, bias = spec.latent_rgb
+    assert [len(row) for row in rows] == [3] * 16
+    assert len(bias) == 3
+
+
+def test_each_published_entry_lists_its_own_files():
+    for name, shards in (("1.3B", 1), ("14B", 6)):
+        source = CATALOG[name].source
+        assert isinstance(source, Published)
+        assert source.base.folder == f"Wan2.1-T2V-{name}"
+        assert source.adapter.folder == f"OmniAvatar-{name}"
+        assert source.speech_encoder.folder == "wav2vec2-base-960h"
+        assert sum("diffusion_pytorch_model" in file for file in source.base.files) == shards
+        assert "Wan2.1_VAE.pth" in source.base.files
+        assert source.adapter.files == ("config.json", "pytorch_model.pt")
+
+
+def test_preview_colours_of_a_bundled_model_are_read_from_its_folder(tmp_path):
+    assert Bundled(path=str(tmp_path)).latent_rgb is None
+    other = tmp_path / "other"
+    other.mkdir()
+    weight = [[0.1 * channel, 0.2, 0.3] for channel in range(16)]
+    (other / "preview.json").write_text(json.dumps({"weight": weight, "bias": [0, 0.5, 1]}))
+    spec = dataclasses.replace(CATALOG["nano"], source=Bundled(path=str(other)))
+    rows, bias = spec.latent_rgb
+    assert [list(row) for row in rows] == weight
+    assert bias == (0, 0.5, 1)

@@ -1,0 +1,120 @@
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from omniavatar.errors import WeightsError
+from omniavatar.weights.checkpoint import Checkpoint, find_shards, shape_of
+
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(4).half()}
+
+
+def save_torch(tensors, file, *, zipped=True):
+    torch.save(tensors, file, _use_new_zipfile_serialization=zipped)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("weights.safetensors", save_file),
+        ("weights.pt", save_torch),
+        ("weights.pth", save_torch),
+        ("weights.bin", lambda tensors, file: save_torch(tensors, file, zipped=False)),
+    ],
+)
+def test_every_kind_of_file_gives_its_tensors(tmp_path, name, save):
+    save(TENSORS, tmp_path / name)
+    with Checkpoint(tmp_path / name) as checkpoint:
+        assert set(checkpoint) == set(TENSORS)
+        assert len(checkpoint) == 2
+        for key, tensor in TENSORS.items():
+            assert shape_of(checkpoint, key) == tuple(tensor.shape)
+            assert checkpoint[key].dtype == tensor.dtype
+            assert torch.equal(checkpoint[key], tensor)
+
+
+def test_tensors_outlive_the_files(tmp_path):
+    for name, save in (("a.safetensors", save_file), ("a.pt", save_torch)):
+        save(TENSORS, tmp_path / name)
+        with Checkpoint(tmp_path / name) as checkpoint:
+            tensors = dict(checkpoint)
+        (tmp_path / name).unlink()
+        assert all(torch.equal(tensors[key], tensor) for key, tensor in TENSORS.items())
+
+
+def test_parts_are_one_checkpoint(tmp_path):
+    for number, (key, tensor) in enumerate(TENSORS.items(), 1):
+        save_file({key: tensor}, tmp_path / f"model-{number:05}-of-00002.safetensors")
+    files = find_shards(tmp_path, "model")
+    assert [file.name for file in files] == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
+    with Checkpoint(*files) as checkpoint:
+        assert set(checkpoint) == set(TENSORS)
+
+
+def test_missing_part_is_named(tmp_path):
+    for number in (1, 3):
+        save_file(TENSORS, tmp_path / f"model-{number:05}-of-00003.safetensors")
+    with pytest.raises(WeightsError, match=r"model-00002-of-00003\.safetensors"):
+        find_shards(tmp_path, "model")
+
+
+def test_folder_without_the_files_has_no_shards(tmp_path):
+    save_file(TENSORS, tmp_path / "other.safetensors")
+    assert find_shards(tmp_path, "model") == ()
+    assert find_shards(tmp_path / "nowhere", "model") == ()
+
+
+def test_tensor_that_is_in_two_files_is_named(tmp_path):
+    for name in ("1.safetensors", "2.safetensors"):
+        save_file({"a.weight": torch.ones(1)}, tmp_path / name)
+    with pytest.raises(WeightsError, match=r"a\.weight"):
+        Checkpoint(tmp_path / "1.safetensors", tmp_path / "2.safetensors")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+def test_cut_file_is_named_and_not_read(tmp_path, name):
+    file = tmp_path / name
+    (save_file if file.suffix == ".safetensors" else save_torch)(TENSORS, file)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(WeightsError, match=f"{name}.*damaged or incomplete"):
+        Checkpoint(file)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt", "weights.bin"])
+def test_page_of_a_server_in_place_of_a_file_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("<html>404: not found</html>")
+    with pytest.raises(WeightsError, match=name):
+        Checkpoint(tmp_path / name)
+
+
+class Payload:
+    """Would run code when it is unpickled."""
+
+    def __reduce__(self):
+        return (print, ("gotcha",))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_is_not_run(tmp_path, capsys, zipped):
+    save_torch({"a": Payload()}, tmp_path / "weights.pt", zipped=zipped)
+    with pytest.raises(WeightsError, match="more than tensors"):
+        Checkpoint(tmp_path / "weights.pt")
+    (tmp_path / "weights.bin").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(WeightsError):
+        Checkpoint(tmp_path / "weights.bin")
+    assert "gotcha" not in capsys.readouterr().out
+
+
+def test_file_of_other_things_is_refused(tmp_path):
+    save_torch({"step": 3}, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match="not a table of named tensors"):
+        Checkpoint(tmp_path / "weights.pt")
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"weights\.pt is missing"):
+        Checkpoint(tmp_path / "weights.pt")

@@ -1,0 +1,295 @@
+"""Checkpoints as the hub has them, at tiny widths, written to disk and loaded by name."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from reference_models import (
+    adapter_config,
+    build_lora_transformer,
+    build_speech_encoder,
+    build_text_encoder,
+    build_vae,
+    make_tokenizer,
+    read_json,
+    read_tensors,
+)
+from safetensors.torch import save_file
+
+from omniavatar import AvatarPipeline
+from omniavatar.errors import WeightsError
+from omniavatar.weights.catalog import CATALOG, Bundled
+from omniavatar.weights.convert import transformer_key
+from omniavatar.weights.load import find_files, load_models
+
+NAME = "14B"
+CPU = torch.device("cpu")
+NETWORKS = ("transformer", "vae", "text_encoder", "speech_encoder")
+
+
+def load(folder, *, spec=CATALOG[NAME], dtype=torch.float32, **more):
+    return load_models(spec, folder=folder, device=CPU, dtype=dtype, **more)
+
+
+def write_json(file, content):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
+def write_shards(tensors, folder, stem, count):
+    """safetensors in several parts, with the index that goes with them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(tensors)
+    index = {}
+    for number in range(count):
+        file = f"{stem}-{number + 1:05}-of-{count:05}.safetensors"
+        part = {name: tensors[name] for name in names[number::count]}
+        save_file(part, folder / file)
+        index |= dict.fromkeys(part, file)
+    write_json(folder / f"{stem}.safetensors.index.json", {"weight_map": index})
+
+
+def write_base(references, folder):
+    """Wan2.1-T2V-14B: transformer in parts, VAE, text encoder, tokenizer."""
+    config = read_json(references, "wan_dit_lora")["config"]
+    base = read_tensors(references, "wan_dit_lora.base")
+    write_shards(base, folder, "diffusion_pytorch_model", 3)
+    write_json(folder / "config.json", {**config, "in_dim": 16, "model_type": "t2v"})
+    torch.save(read_tensors(references, "wan_vae.weights"), folder / "Wan2.1_VAE.pth")
+    torch.save(
+        read_tensors(references, "text_encoder.weights"),
+        folder / "models_t5_umt5-xxl-enc-bf16.pth",
+    )
+    make_tokenizer(references).save_pretrained(folder / "google" / "umt5-xxl")
+
+
+def write_adapter(references, folder):
+    write_json(folder / "config.json", {**adapter_config(references), "use_audio": True})
+    torch.save(read_tensors(references, "wan_dit_lora.adapter"), folder / "pytorch_model.pt")
+
+
+def write_speech_encoder(references, folder, *, old=False):
+    write_json(folder / "config.json", read_json(references, "wav2vec")["config"])
+    tensors = read_tensors(references, "wav2vec.weights")
+    if old:
+        torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    else:
+        save_file(tensors, folder / "model.safetensors")
+
+
+def write_published(references, folder):
+    write_base(references, folder / "Wan2.1-T2V-14B")
+    write_adapter(references, folder / "OmniAvatar-14B")
+    write_speech_encoder(references, folder / "wav2vec2-base-960h")
+
+
+def write_flat(references, folder):
+    """The files of base and adapter in one folder: the adapter's config.json stays."""
+    write_base(references, folder)
+    heads = json.loads((folder / "config.json").read_text())["num_heads"]
+    write_adapter(references, folder)
+    write_json(folder / "config.json", {**adapter_config(references), "num_heads": heads})
+    write_speech_encoder(references, folder / "wav2vec2-base-960h", old=True)
+
+
+def write_diffusers_base(references, folder):
+    """Wan2.1-T2V-14B-Diffusers beside the adapter and the speech encoder."""
+    config = read_json(references, "wan_dit_lora")["config"]
+    base = folder / "Wan2.1-T2V-14B-Diffusers"
+    tensors = read_tensors(references, "wan_dit_lora.base")
+    renamed = {transformer_key(name): tensor for name, tensor in tensors.items()}
+    write_shards(renamed, base / "transformer", "diffusion_pytorch_model", 2)
+    write_json(
+        base / "transformer" / "config.json",
+        {
+            "_class_name": "WanTransformer3DModel",
+            "num_attention_heads": config["num_heads"],
+            "eps": config["eps"],
+        },
+    )
+    build_vae(references).save_pretrained(base / "vae")
+    build_text_encoder(references).save_pretrained(base / "text_encoder")
+    make_tokenizer(references).save_pretrained(base / "tokenizer")
+    write_adapter(references, folder / "OmniAvatar-14B")
+    write_speech_encoder(references, folder / "wav2vec2-base-960h")
+
+
+def write_converted(references, folder, *, half=False):
+    """What `save_pretrained` of each network writes: the layout of the bundled model."""
+    networks = reference_networks(references)
+    for name, network in networks.items():
+        (network.half() if half else network).save_pretrained(folder / name)
+    make_tokenizer(references).save_pretrained(folder / "tokenizer")
+
+
+def reference_networks(references):
+    return {
+        "transformer": build_lora_transformer(references),
+        "vae": build_vae(references),
+        "text_encoder": build_text_encoder(references),
+        "speech_encoder": build_speech_encoder(references),
+    }
+
+
+def assert_same(models, references, *, tolerance=0.0):
+    for name, network in reference_networks(references).items():
+        found = getattr(models, name).state_dict()
+        expected = network.state_dict()
+        assert found.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert found[key].dtype == torch.float32
+            torch.testing.assert_close(found[key], tensor, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def published(reference_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained_models")
+    write_published(reference_dir, folder)
+    return folder
+
+
+@pytest.fixture
+def copy(published, tmp_path):
+    """The published layout as links, in which a test may take files away."""
+    for file in published.rglob("*"):
+        place = tmp_path / file.relative_to(published)
+        if file.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(file)
+    return tmp_path
+
+
+def test_published_layout_is_loaded(published, reference_dir):
+    assert_same(load(published), reference_dir)
+
+
+@pytest.mark.parametrize("write", [write_flat, write_diffusers_base, write_converted])
+def test_other_layouts_are_loaded(write, tmp_path, reference_dir):
+    write(reference_dir, tmp_path)
+    assert_same(load(tmp_path), reference_dir)
+
+
+def test_checkpoint_is_loaded_by_name(published):
+    pipeline = AvatarPipeline.from_pretrained(NAME, folder=published, device="cpu")
+    assert pipeline.spec is CATALOG[NAME]
+    assert pipeline.models.transformer.dtype == torch.float32
+
+
+def test_bundled_layout_is_read_from_half_precision(tmp_path, reference_dir):
+    write_converted(reference_dir, tmp_path, half=True)
+    spec = dataclasses.replace(CATALOG["nano"], source=Bundled(path=str(tmp_path)))
+    assert_same(load(None, spec=spec), reference_dir, tolerance=1e-3)
+
+
+def test_tokenizer_is_the_one_of_the_folder(published):
+    tokenizer = load(published).tokenizer
+    assert tokenizer(["t3 t1"])["input_ids"] == [[3, 1]]
+
+
+def test_every_tensor_is_in_its_place_and_precision(published):
+    models = load(published, dtype=torch.bfloat16)
+    for name in NETWORKS:
+        network = getattr(models, name)
+        assert not network.training
+        for tensor in (*network.parameters(), *network.buffers()):
+            assert tensor.device == CPU
+            assert not tensor.requires_grad
+    assert models.transformer.blocks[0].attn1.to_q.weight.dtype == torch.bfloat16
+    assert models.transformer.rope.freqs_cos.dtype == torch.float32
+    assert {p.dtype for p in models.vae.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in models.text_encoder.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in models.speech_encoder.parameters()} == {torch.float32}
+
+
+def test_rotary_tables_are_those_of_a_network_built_in_memory(published):
+    found = load(published).transformer
+    plain = type(found).from_config(found.config)
+    assert torch.equal(found.rope.freqs_cos, plain.rope.freqs_cos)
+    assert torch.equal(found.rope.freqs_sin, plain.rope.freqs_sin)
+
+
+def test_words_are_embedded_once(published):
+    text_encoder = load(published).text_encoder
+    shared = text_encoder.get_input_embeddings().weight
+    assert text_encoder.encoder.embed_tokens.weight.data_ptr() == shared.data_ptr()
+
+
+def test_adapter_can_be_kept_beside(published):
+    transformer = load(published, merge=False).transformer
+    assert transformer.active_adapters() == ["omniavatar"]
+
+
+def test_saved_networks_are_read_by_the_libraries_themselves(tmp_path, reference_dir):
+    """What is loaded here can be saved and loaded again without this package's loader."""
+    transformer = build_lora_transformer(reference_dir)
+    transformer.save_pretrained(tmp_path)
+    again = type(transformer).from_pretrained(tmp_path)
+    for key, tensor in transformer.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("Wan2.1-T2V-14B/Wan2.1_VAE.pth", r"VAE of 14B.*Wan2\.1_VAE\.pth in .*Wan2\.1-T2V-14B"),
+        ("Wan2.1-T2V-14B/models_t5_umt5-xxl-enc-bf16.pth", "text encoder of 14B"),
+        ("Wan2.1-T2V-14B/google/umt5-xxl/tokenizer_config.json", "tokenizer of 14B"),
+        ("OmniAvatar-14B/pytorch_model.pt", r"adapter of 14B.*OmniAvatar/OmniAvatar-14B"),
+        ("OmniAvatar-14B/config.json", r"no config\.json in .*OmniAvatar-14B"),
+        ("wav2vec2-base-960h/model.safetensors", r"speech encoder.*facebook/wav2vec2-base-960h"),
+        ("wav2vec2-base-960h/config.json", r"no config\.json in .*wav2vec2-base-960h"),
+        (
+            "Wan2.1-T2V-14B/diffusion_pytorch_model-00002-of-00003.safetensors",
+            r"diffusion_pytorch_model-00002-of-00003\.safetensors",
+        ),
+    ],
+)
+def test_missing_file_is_named_with_its_place(copy, file, message):
+    (copy / file).unlink()
+    with pytest.raises(WeightsError, match=message):
+        load(copy)
+
+
+def test_empty_folder_says_what_is_expected_where(tmp_path):
+    with pytest.raises(
+        WeightsError, match=r"transformer of 14B is missing.*Wan-AI/Wan2\.1-T2V-14B"
+    ):
+        find_files(CATALOG["14B"], tmp_path)
+    with pytest.raises(WeightsError, match="transformer of nano is missing"):
+        find_files(CATALOG["nano"], tmp_path)
+
+
+def test_damaged_file_is_named(copy):
+    file = copy / "Wan2.1-T2V-14B" / "Wan2.1_VAE.pth"
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(WeightsError, match=r"Wan2\.1_VAE\.pth is damaged or incomplete"):
+        load(copy)
+
+
+def test_damaged_config_is_named(copy):
+    file = copy / "OmniAvatar-14B" / "config.json"
+    file.unlink()
+    file.write_text("{")
+    with pytest.raises(WeightsError, match=r"OmniAvatar-14B.config\.json is damaged"):
+        load(copy)
+
+
+def test_tensors_that_do_not_fit_are_named_by_kind(copy, reference_dir):
+    tensors = read_tensors(reference_dir, "wan_vae.weights")
+    tensors["decoder.head.2.bias"] = tensors["decoder.head.2.bias"][:-1].clone()
+    tensors["decoder.extra"] = torch.ones(1)
+    del tensors["conv1.bias"]
+    file = copy / "Wan2.1-T2V-14B" / "Wan2.1_VAE.pth"
+    file.unlink()
+    torch.save(tensors, file)
+    with pytest.raises(WeightsError) as caught:
+        load(copy)
+    message = str(caught.value)
+    assert "missing: quant_conv.bias" in message
+    assert "not part of it: decoder.extra" in message
+    assert "of another shape: decoder.conv_out.bias is (2,) and not (3,)" in message
