@@ -71,13 +71,13 @@ def paint_glasses(canvas: Canvas) -> None:
     )
 
 
-def _head_shape(area: Area) -> Tensor:
+def head_shape(area: Area, *, jaw_drops: bool = True) -> Tensor:
     """Distance to the head: a rounded egg whose chin drops with the jaw."""
-    opening = area.mouth()[0]
     y = area.y
     below = y.clamp(min=0)
     length = area.number("length")
-    v = y / torch.where(y > 0, length + 0.075 * opening, length)
+    drop = 0.075 * area.mouth()[0] * jaw_drops
+    v = y / torch.where(y > 0, length + drop, length)
     u = area.x / (1 - 0.75 * area.number("taper") * below.square())
     power = area.number("square")
     radius = u.abs().clamp(min=1e-3).pow(power) + v.abs().clamp(min=1e-3).pow(power)
@@ -105,13 +105,13 @@ def _paint_ears(canvas: Canvas) -> None:
 
 def _paint_skin(canvas: Canvas) -> None:
     for area in canvas.areas(FACE):
-        area.paint(_head_shape(area), area.colour("skin"), outline=True)
+        area.paint(head_shape(area), area.colour("skin"), outline=True)
     for area in canvas.areas(FACE, lambda traits: traits.style == "shaded"):
         # Light from one side and above, and a soft rim.
         x, y = area.x, area.y
         side = (x * area.number("light").sign() * 0.13 + y * 0.06).clamp(0, 0.25)
         rim = (x.square() + (y / 1.2).square() - 0.55).clamp(0, 1) * 0.16
-        area.shade(_head_shape(area), side + rim)
+        area.shade(head_shape(area), side + rim)
     canvas.paint_each(
         FACE, lambda traits: traits.cheeks, {"blush": _paint_blush, "freckles": _paint_freckles}
     )
@@ -138,12 +138,7 @@ def _mouth_middle(area: Area) -> Tensor:
 def _beard_edge(area: Area) -> Tensor:
     """Distance to the part of the face below a line from the ears over the cheeks."""
     cheek = 0.50 * (area.face_x.abs() - 0.45).clamp(min=0) ** 1.5
-    return both(_head_shape(area), (_mouth_middle(area) - 0.25 - cheek - area.face_y) * 0.85)
-
-
-def _round_the_mouth(area: Area) -> Tensor:
-    y = area.face_y - _mouth_middle(area) - 0.02
-    return ellipse(area.face_x, y, area.number("mouth_width") + 0.10, 0.20)
+    return both(head_shape(area), (_mouth_middle(area) - 0.25 - cheek - area.face_y) * 0.85)
 
 
 def _paint_stubble(area: Area) -> None:
@@ -151,15 +146,13 @@ def _paint_stubble(area: Area) -> None:
 
 
 def _paint_full_beard(area: Area) -> None:
-    shape = both(_beard_edge(area), -_round_the_mouth(area))
-    area.paint(shape, area.colour("hair", 0.9), outline=True)
+    area.paint(_beard_edge(area), area.colour("hair", 0.9), outline=True)
 
 
 def _paint_goatee(area: Area) -> None:
     below = area.face_y - _mouth_middle(area)
-    chin = both(_head_shape(area), ellipse(area.face_x, below - 0.30, 0.36, 0.36))
-    shape = both(chin, -_round_the_mouth(area), 0.05 - below)
-    area.paint(shape, area.colour("hair", 0.9), outline=True)
+    chin = both(head_shape(area), ellipse(area.face_x, below - 0.30, 0.36, 0.36))
+    area.paint(both(chin, 0.05 - below), area.colour("hair", 0.9), outline=True)
 
 
 def _paint_moustache(area: Area) -> None:
@@ -201,7 +194,7 @@ def _paint_mouth(area: Area) -> None:
     area.paint(either(hollow, line), fixed(0.24, 0.06, 0.08, like=x))
     tongue = ellipse(x, y - drop - 0.02, wide * 0.62, 0.05 + 0.42 * drop)
     area.paint(both(hollow + 0.012, tongue), fixed(0.80, 0.36, 0.38, like=x))
-    edge = -rise + 0.05 + 0.085 * (opening * 6).clamp(0, 1) - 0.06 * rounding
+    edge = -rise + 0.04 + 0.065 * (opening * 6).clamp(0, 1) - 0.05 * rounding
     teeth = both(hollow + 0.014, y - edge, x.abs() - wide * 0.86)
     area.paint(teeth, fixed(0.97, 0.96, 0.93, like=x))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from omniavatar.nano.canvas import HEAD, Area, Box, Canvas, both, box, either, ellipse
+from omniavatar.nano.face import head_shape
 from omniavatar.nano.presenters import Traits
 
 _ROUND_THE_HEAD: Box = (-2.0, 2.0, -2.2, 2.6)
@@ -246,7 +247,7 @@ def _paint_headscarf(area: Area) -> None:
     # The scarf frames the face and falls over neck and shoulders.
     drape = both(ellipse(x, y - 1.55, 1.05, 0.95), 0.2 - y)
     cover = either(ellipse(x, y + 0.05, 1.22, length + 0.20), drape)
-    face = ellipse(x, y - 0.16, 0.90, length - 0.06)
+    face = both(ellipse(x, y - 0.16, 0.90, length - 0.06), head_shape(area, jaw_drops=False) + 0.02)
     area.paint(both(cover, -face), area.colour("headwear"), outline=True)
     fold = both((face - 0.13).abs() - 0.022, cover + 0.05)
     area.paint(fold, area.colour("headwear", 0.74))
