@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from omniavatar.errors import InputError, OmniAvatarError, OutputError, WeightsError
     from omniavatar.events import ChunkDone, Event, Finished, Preparing, StepDone
     from omniavatar.media.image import load_image
-    from omniavatar.media.speech import load_speech
+    from omniavatar.media.speech import load_speech, probe_speech
     from omniavatar.media.video import read_settings
     from omniavatar.pipeline import AvatarPipeline
     from omniavatar.plan import VideoPlan
@@ -43,6 +43,7 @@ _HOMES = {
     "choices_of": "request",
     "load_image": "media.image",
     "load_speech": "media.speech",
+    "probe_speech": "media.speech",
     "read_settings": "media.video",
     "setting_of": "request",
 }
@@ -66,6 +67,7 @@ __all__ = [
     "choices_of",
     "load_image",
     "load_speech",
+    "probe_speech",
     "read_settings",
     "setting_of",
 ]

@@ -147,7 +147,8 @@ class AvatarPipeline:
         with clock.stage("conditions"):
             conditions = self.condition(job)
         progress = Progress(chunks=len(plan.chunks), steps=_given(request.steps))
-        joiner = Joiner(plan, fade=request.join == "smooth", keep_lead=request.lead_frame == "keep")
+        keep_lead = request.lead_frame == "keep"
+        joiner = Joiner(plan, fade=request.join == "smooth", keep_lead=keep_lead)
         written = 0
         with Mp4Writer(
             output,
@@ -156,7 +157,7 @@ class AvatarPipeline:
             fps=plan.fps,
             audio=request.audio,
             settings=settings,
-            silence_seconds=request.silence_seconds,
+            silence_seconds=request.silence_seconds + keep_lead / plan.fps,
         ) as writer:
             work = self.render(job, conditions)
             for piece in clock.timed(work, {ChunkStep: "denoise", ChunkVideo: "decode"}):
@@ -227,7 +228,7 @@ class AvatarPipeline:
         return Job(
             request=request,
             plan=plan,
-            picture=fit_image(image, plan.height, plan.width),
+            picture=fit_image(image, plan.height, plan.width, border=request.border),
             waveform=normalise(samples),
         )
 

@@ -148,6 +148,12 @@ class GenerationRequest:
         "compatibility",
         published="published",
     )
+    border: Literal["covered", "published"] = _setting(
+        "covered",
+        "scale the picture to cover the video, or leave the black line that rounding can make",
+        "compatibility",
+        published="published",
+    )
     speech_windows: Literal["long", "whole"] = _setting(
         "long",
         "listen to recordings of many minutes in windows, or to all at once at any length",

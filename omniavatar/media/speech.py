@@ -1,8 +1,8 @@
 """A recording in any common format as mono samples at the rate that the speech encoder hears.
 
-ffmpeg decodes, because phones send m4a and browsers webm; then the channels are averaged and soxr
-resamples, which gives the same samples as `librosa.load` does in the published code. All of it
-streams: an hour of sound needs little more memory than its result.
+ffmpeg decodes, because phones send m4a and browsers webm, which librosa can not read by itself;
+then the channels are averaged block by block, and librosa resamples: the same samples as
+`librosa.load` gives in the published code.
 """
 
 # n samples, c channels
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from omniavatar.errors import InputError
@@ -26,8 +25,8 @@ from omniavatar.media.ffmpeg import Ffmpeg, sound_input
 logger = logging.getLogger(__name__)
 
 ACCEPTED = "WAV, MP3, M4A, AAC, OGG, Opus, FLAC or WebM"
-MAX_SECONDS = 4 * 3600.0
-"""A bound on memory (1 GB): a small file can hold days of silence."""
+MAX_SECONDS = 2 * 3600.0
+"""A bound on memory (2 GB at 48 kHz): a small file can hold days of silence."""
 
 MAX_CHANNELS = 8
 """Beyond 7.1 there is no common order of loudspeakers, so the video's stereo could not be mixed."""
@@ -83,31 +82,28 @@ def load_speech(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> Sp
     """
     path = Path(path)
     _check_file(path)
-    heard, samples = 0, bytearray()
+    heard, decoded = 0, bytearray()
     with _decode(path) as (process, recording):
         _check_channels(path, recording)
         rate = recording.sample_rate
-        resampler = _Resampler(rate, sample_rate)
         for block in _mono_blocks(process, recording.channels):
             _check_finite(path, block)
             heard += len(block)
             if heard > MAX_SECONDS * rate:
                 raise _too_long(path)
-            samples += resampler.push(block)
+            decoded += block.tobytes()
         if not process.wait():
             raise _damaged(path, process.log)
         if process.log:
             logger.info("%s is used as far as it can be read: %s", path.name, process.log)
     if not heard:
         raise _soundless(path)
-    samples += resampler.finish()
-    wanted = int(np.ceil(heard * (sample_rate / rate)))  # in floating point, as librosa has it
-    samples += bytes(max(wanted * 4 - len(samples), 0))
-    return Speech(
-        samples=np.frombuffer(samples, np.float32)[:wanted],
-        sample_rate=sample_rate,
-        duration_seconds=heard / rate,
-    )
+    samples = np.frombuffer(decoded, np.float32)
+    if rate != sample_rate:
+        import librosa  # takes seconds, which only recordings at another rate need to wait
+
+        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
+    return Speech(samples=samples, sample_rate=sample_rate, duration_seconds=heard / rate)
 
 
 def probe_speech(path: str | os.PathLike[str]) -> Recording:
@@ -142,24 +138,6 @@ def normalise(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     spread = np.sqrt(samples.var() + np.float32(1e-7))
     return ((samples - samples.mean()) / spread).astype(np.float32, copy=False)
-
-
-class _Resampler:
-    """soxr's high quality, block by block; the same samples as in one go."""
-
-    def __init__(self, rate: int, wanted: int) -> None:
-        self._stream = None
-        if rate != wanted:
-            self._stream = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
-
-    def push(self, block: NDArray[np.float32]) -> bytes:
-        resampled = block if self._stream is None else self._stream.resample_chunk(block)
-        return resampled.tobytes()
-
-    def finish(self) -> bytes:
-        if self._stream is None:
-            return b""
-        return self._stream.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
 
 
 @contextmanager
