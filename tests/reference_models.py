@@ -9,6 +9,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from omniavatar.weights import build
+from omniavatar.weights.convert import text_encoder_config, text_encoder_key
 from omniavatar.weights.lora import read_adapter
 
 
@@ -53,11 +54,19 @@ def build_lora_transformer(folder, name="wan_dit_lora", *, merge=True):
 
 
 def build_vae(folder):
-    return build.build_vae(read_tensors(folder, "wan_vae.weights"))
+    config = read_json(folder, "wan_vae")["config"]
+    names = ("z_dim", "dim_mult", "num_res_blocks", "attn_scales", "temperal_downsample")
+    return build.build_vae(
+        read_tensors(folder, "wan_vae.weights"),
+        config={"base_dim": config["dim"]} | {name: config[name] for name in names},
+    )
 
 
 def build_text_encoder(folder):
-    return build.build_text_encoder(read_tensors(folder, "text_encoder.weights"))
+    tensors, info = read_tensors(folder, "text_encoder.weights"), read_json(folder, "text_encoder")
+    shapes = {text_encoder_key(name): tuple(tensor.shape) for name, tensor in tensors.items()}
+    distance = {"relative_attention_max_distance": info["max_dist"]}
+    return build.build_text_encoder(tensors, config=text_encoder_config(shapes) | distance)
 
 
 def build_speech_encoder(folder):

@@ -103,7 +103,7 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys, zipped):
     save_torch({"a": Payload()}, tmp_path / "weights.pt", zipped=zipped)
     with pytest.raises(WeightsError, match="more than tensors"):
         Checkpoint(tmp_path / "weights.pt")
-    (tmp_path / "weights.bin").write_bytes(pickle.dumps(Payload()))
+    (tmp_path / "weights.bin").write_bytes(pickle.dumps(Payload(), protocol=2))
     with pytest.raises(WeightsError):
         Checkpoint(tmp_path / "weights.bin")
     assert "gotcha" not in capsys.readouterr().out
