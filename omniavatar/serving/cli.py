@@ -152,11 +152,14 @@ def _generate(options: argparse.Namespace) -> None:
     names = {entry.name for entry in fields(GenerationRequest)}
     given |= {name: value for name, value in vars(options).items() if name in names}
     request = GenerationRequest.from_mapping(given)
-    from omniavatar import AvatarPipeline, load_image, load_speech
-
     # A checkpoint can take minutes to load: a file that cannot be read is told before that.
+    from omniavatar import load_image, load_speech
+
     load_image(request.image)
     load_speech(request.audio)
+
+    from omniavatar import AvatarPipeline
+
     show: Callable[[Event], None] = (lambda _event: None) if options.quiet else _Progress().show
     pipeline = AvatarPipeline.from_pretrained(options.model, folder=options.weights)
     parts = 0

@@ -7,7 +7,8 @@ FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "sans-serif")
 
 CSS = """
 .gradio-container { width: 100%; max-width: 1320px !important; margin: 0 auto !important; }
-#title, #status { padding: 0 2px; }
+#title .html-container, #status .html-container { padding: 0 2px; }
+#status { min-height: 44px; }
 #title h1 { font-size: 1.55rem; font-weight: 700; letter-spacing: -0.02em; margin: 0; }
 #title p { color: var(--body-text-color-subdued); margin: 2px 0 0; }
 #status .bar { height: 8px; border-radius: 4px; overflow: hidden;

@@ -21,8 +21,13 @@ from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.theme import CSS, make_theme
 
 DEFAULT_MODEL = "nano"
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE_FOLDER = Path(__file__).parents[2] / "examples"
+EXAMPLES = {"Examples": "presenter-*.json", "For the published models": "real-*.json"}
 ON_DEVICE: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1}
+SHOW_STATUS = (
+    "() => { const status = document.querySelector('#status');"
+    " status.scrollIntoView({block: 'nearest'}); }"
+)
 Updates = dict[Component, Any]
 
 
@@ -45,7 +50,7 @@ def build(pipelines: Pipelines) -> gr.Blocks:
                 form = _build_form()
             with gr.Column(min_width=340):
                 screen = _build_screen()
-        _add_examples(form)
+                _add_examples(form)
         gr.Markdown(
             "Use only pictures and voices of people who have agreed. "
             "Every video says in its metadata that it was generated, and how.",
@@ -177,15 +182,23 @@ def _build_screen() -> _Screen:
 
 
 def _add_examples(form: _Form) -> None:
-    """Pictures, recordings and prompts to begin with: the request files in `examples/`."""
-    shown = ("image", "audio", "prompt")
-    rows = []
-    for path in sorted(EXAMPLES.glob("*.json")):
-        example = json.loads(path.read_text(encoding="utf-8"))
-        files = [str(path.parent / example[name]) for name in shown[:2]]
-        rows.append([*files, example.get("prompt", "")])
-    if rows:
-        gr.Examples(rows, inputs=[form.settings[name] for name in shown], label="Examples")
+    """Pictures to begin with: a click fills the form with the request file of one."""
+    with gr.Row():
+        for label, pattern in EXAMPLES.items():
+            requests = [_read_example(path) for path in sorted(EXAMPLE_FOLDER.glob(pattern))]
+            named = {name for request in requests for name in request}
+            parts = {name: part for name, part in form.settings.items() if name in named}
+            rows = [
+                [request.get(n, part.value) for n, part in parts.items()] for request in requests
+            ]
+            if rows:
+                with gr.Column(min_width=100 * len(rows)):
+                    gr.Examples(rows, list(parts.values()), label=label, visible_columns=[0])
+
+
+def _read_example(path: Path) -> dict[str, Any]:
+    request: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return request | {name: str(path.parent / request[name]) for name in ("image", "audio")}
 
 
 def _bar(words: str, time: str = "", *, fraction: float | None = None) -> str:
@@ -293,6 +306,8 @@ def _connect(form: _Form, screen: _Screen, jobs: Jobs) -> None:
         "show_progress": "hidden",
         "api_visibility": "private",
     }
+    # The browser takes the listeners of a button one after the other, and waits for each.
+    form.generate.click(None, js=SHOW_STATUS, **helper)
     running = form.generate.click(
         run,
         inputs=chosen,

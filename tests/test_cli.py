@@ -1,0 +1,209 @@
+"""The command line, as a shell meets it."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+from app_process import ROOT, write_portrait, write_voice
+from media_files import describe, ffmpeg
+
+from omniavatar import CATALOG, GenerationRequest, setting_of
+from omniavatar.serving import cli
+
+COMMAND = [sys.executable, "-m", "omniavatar"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    write_portrait(folder / "face.png")
+    write_voice(folder / "voice.wav", 1.0)
+    write_voice(folder / "long.wav", 30.0)
+    (folder / "notes.txt").write_text("neither seen nor heard")
+    return folder
+
+
+def run(*words, folder, check=0):
+    """Run a command in a process of its own."""
+    result = subprocess.run(
+        [*COMMAND, *map(str, words)],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == check, result.stderr
+    return result
+
+
+def count_frames(path):
+    """Every frame of a video, decoded."""
+    frame = 128 * 128 * 3
+    data = ffmpeg("-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    assert len(data) % frame == 0
+    return len(data) // frame
+
+
+# ---- what it says of itself
+
+
+def test_help_names_every_command_and_loads_no_torch():
+    script = (
+        "import sys\nfrom omniavatar.serving.cli import main\n"
+        "try: main(['--help'])\nfinally: print('torch' in sys.modules, 'gradio' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.endswith("False False\n")
+    for command in cli.COMMANDS:
+        assert command.name in result.stdout
+        assert command.help in result.stdout
+
+
+def test_every_setting_is_an_option_with_its_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["generate", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for entry in fields(GenerationRequest):
+        setting = setting_of(entry)
+        option = entry.name.replace("_", "-")
+        assert (entry.name.upper() if setting.group == "input" else f"--{option}") in text
+        assert setting.help in text
+
+
+def test_models_lists_the_catalog(capsys):
+    assert cli.main(["models"]) == 0
+    text = capsys.readouterr().out
+    for name, spec in CATALOG.items():
+        assert name in text
+        assert spec.description in text
+
+
+# ---- what cannot be done
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "COMMAND"),
+        ("sing", "sing"),
+        ("generate", "image"),
+        ("generate face.png", "audio"),
+        ("generate face.png voice.wav --louder", "--louder"),
+        ("generate face.png voice.wav --step 3", "--step"),
+        ("generate face.png voice.wav --steps many", "many"),
+        ("generate face.png voice.wav --steps 0", "1 to 100"),
+        ("generate face.png voice.wav --steps 2.5", "2.5"),
+        ("generate face.png voice.wav --guidance nan", "nan"),
+        ("generate face.png voice.wav --aspect round", "landscape"),
+        ("generate face.png voice.wav --overlap-frames 12", "13"),
+        ("generate face.png voice.wav --model huge", "1.3B"),
+        ("generate absent.png voice.wav", "absent.png"),
+        ("generate notes.txt voice.wav", "notes.txt"),
+        ("generate face.png absent.wav", "absent.wav"),
+        ("generate face.png notes.txt", "notes.txt"),
+        ("generate face.png face.png", "face.png"),
+        ("generate --request absent.json", "absent.json"),
+        ("generate --request notes.txt", "notes.txt"),
+        ("generate --request list.json", "list.json"),
+        ("generate --request unknown.json", "loudness"),
+        ("generate face.png voice.wav --aspect landscape", "nano"),
+        ("generate face.png voice.wav --output absent/out.mp4", "absent"),
+        ("generate face.png voice.wav --weights absent", "absent"),
+        ("generate face.png voice.wav --model 14B", "14B"),
+        ("inspect absent.mp4", "absent.mp4"),
+        ("inspect notes.txt", "notes.txt"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_status_2(words, told, folder, monkeypatch, capsys):
+    (folder / "list.json").write_text("[]")
+    (folder / "unknown.json").write_text('{"image": "face.png", "loudness": 3}')
+    monkeypatch.chdir(folder)
+    assert cli.main(words.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("omniavatar: ")
+    assert shown.err.count("\n") == 1
+    assert told in shown.err
+    assert not list(folder.glob("*.mp4"))
+
+
+# ---- what is made
+
+
+def test_request_file_and_options_make_one_video(folder):
+    requests = folder / "requests"
+    requests.mkdir()
+    write_portrait(requests / "beside.png")
+    (requests / "talk.json").write_text(
+        json.dumps({"image": "beside.png", "audio": "../voice.wav", "seed": 5, "steps": 2})
+    )
+    made = run("generate", "--request", "requests/talk.json", "--steps", 1, folder=folder)
+    assert made.stdout == "avatar.mp4\n"
+    assert "Part 1 of 1 is ready" in made.stderr
+    assert count_frames(folder / "avatar.mp4") == 25
+    assert "h264" in describe(folder / "avatar.mp4")
+
+    settings = json.loads(run("inspect", "avatar.mp4", folder=folder).stdout)
+    assert (settings["seed"], settings["steps"]) == (5, 1)
+    assert (settings["image"], settings["audio"]) == ("beside.png", "voice.wav")
+    (folder / "avatar.mp4").unlink()
+
+
+def test_terminal_shows_a_bar_and_the_time_left(folder):
+    terminal, their_end = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "generate", "face.png", "voice.wav", "--output", "seen.mp4"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=their_end,
+    )
+    os.close(their_end)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # how Linux says that the other end is closed
+            break
+    assert process.wait() == 0
+    lines = shown.decode().split("\r")
+    assert any("#" in line and "%" in line and "left" in line for line in lines)
+    assert any("step 1 of 4" in line for line in lines)
+    (folder / "seen.mp4").unlink()
+
+
+@pytest.mark.parametrize(("after", "parts"), [("Reading", 0), ("Part 1 of 15 is ready", 1)])
+def test_ctrl_c_keeps_the_finished_parts(folder, after, parts):
+    output = folder / "stopped.mp4"
+    process = subprocess.Popen(
+        [*COMMAND, "generate", "face.png", "long.wav", "--steps", "2", "--output", str(output)],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stderr:
+        if after in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert output.exists() == bool(parts)
+    if parts:
+        assert f"{output}" in err
+        assert 52 <= count_frames(output) < 750
+        output.unlink()
+    assert not list(folder.glob("*.mp4*"))

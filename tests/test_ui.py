@@ -1,0 +1,141 @@
+"""The API of the page, called by `gradio_client` from another process than the app's."""
+
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import httpx
+import pytest
+from app_process import running_app, write_portrait, write_voice
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError, ValidationError
+from media_files import describe, ffmpeg
+
+from omniavatar import CATALOG, GenerationRequest
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ui")
+    write_portrait(folder / "face.png")
+    write_voice(folder / "voice.wav", 1.0)
+    write_voice(folder / "long.wav", 300.0)
+    (folder / "bad.png").write_text("no picture")
+    (folder / "bad.wav").write_text("no sound")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(folder):
+    with running_app(folder) as app:
+        yield app
+        assert "Traceback" not in app.log
+
+
+@pytest.fixture
+def client(app):
+    return Client(app.url, verbose=False)
+
+
+def files(folder, image="face.png", audio="voice.wav"):
+    return {"image": handle_file(folder / image), "audio": handle_file(folder / audio)}
+
+
+def wait_for_progress(job):
+    """The first thing that a job says of a step."""
+    while not job.done():
+        if (told := job.status().progress_data) and "step" in told[0].desc:
+            return told[0]
+        time.sleep(0.02)
+    raise AssertionError(f"no progress was told: {job.outputs()}")
+
+
+def test_every_setting_is_a_parameter_and_only_the_files_must_be_given(client):
+    api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(api) == ["/generate"]
+    parameters = {each["parameter_name"]: each for each in api["/generate"]["parameters"]}
+    assert list(parameters) == [entry.name for entry in fields(GenerationRequest)] + ["model"]
+    needed = [name for name, each in parameters.items() if not each["parameter_has_default"]]
+    assert needed == ["image", "audio"]
+    types = {name: each["python_type"]["type"] for name, each in parameters.items()}
+    assert types["image"] == types["audio"] == "filepath"
+    assert (types["steps"], types["guidance"], types["prompt"]) == ("int", "float", "str")
+    assert "'portrait'" in types["aspect"]
+    assert [each["label"] for each in api["/generate"]["returns"]] == ["Video", "Settings"]
+
+
+def test_generate_gives_a_video_and_the_settings_that_made_it(client, folder):
+    job = client.submit(**files(folder), seed=7, api_name="/generate")
+    told = wait_for_progress(job)
+    assert 0 < told.progress < 1
+    assert "Part 1 of 1, step" in told.desc
+    assert "left" in told.desc
+    video, settings = job.result()
+    spec = CATALOG["nano"]
+    assert (settings["seed"], settings["model"]) == (7, "nano")
+    assert (settings["steps"], settings["guidance"]) == (spec.steps, spec.guidance)
+    assert settings["image"] == "face.png"
+    assert "h264" in describe(video)
+    frames = ffmpeg("-i", video, "-f", "rawvideo", "-pix_fmt", "gray", "-")
+    assert len(frames) == 25 * 128 * 128
+
+
+@pytest.fixture(scope="class")
+def running(app, folder):
+    client = Client(app.url, verbose=False)
+    job = client.submit(**files(folder, audio="long.wav"), steps=100, api_name="/generate")
+    wait_for_progress(job)
+    yield job
+    job.cancel()
+
+
+class TestWhileAJobRuns:
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"image": "bad.png"}, "bad.png"),
+            ({"audio": "bad.wav"}, "bad.wav"),
+            ({"image": "voice.wav"}, "voice.wav"),
+            ({"steps": 0}, "1 to 100"),
+            ({"steps": "many"}, "1 to 100"),
+            ({"seed": None}, "seed"),
+            ({"aspect": "round"}, "landscape"),
+            ({"model": "huge"}, "1.3B"),
+        ],
+    )
+    def test_bad_requests_are_refused_at_once(self, running, client, folder, changes, told):
+        given = {**files(folder), **changes}
+        for name in changes.keys() & {"image", "audio"}:
+            given[name] = handle_file(folder / changes[name])
+        with pytest.raises(ValidationError, match=told) as refusal:
+            client.predict(**given, api_name="/generate")
+        assert "Traceback" not in str(refusal.value)
+        assert not running.done()
+
+
+def test_absent_model_is_one_sentence(client, folder):
+    with pytest.raises(AppError, match="14B") as fault:
+        client.predict(**files(folder), model="14B", api_name="/generate")
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.timeout(120)
+def test_cancelling_frees_the_device(client, folder):
+    """The job that is cancelled would take longer than the time limit of this test."""
+    long = client.submit(**files(folder, audio="long.wav"), steps=100, api_name="/generate")
+    wait_for_progress(long)
+    assert long.cancel()
+    video, _ = client.predict(**files(folder), steps=1, api_name="/generate")
+    assert Path(video).stat().st_size
+
+
+def test_only_uploaded_files_are_read(app, folder):
+    """A program that names a file of the server's instead of sending one gets nothing."""
+    data = {"path": str(folder / "face.png"), "meta": {"_type": "gradio.FileData"}}
+    api = httpx.get(f"{app.url}gradio_api/info").json()["named_endpoints"]["/generate"]
+    values = [each.get("parameter_default") for each in api["parameters"]]
+    values[:2] = [data, data]
+    begun = httpx.post(f"{app.url}gradio_api/call/generate", json={"data": values})
+    if begun.is_success:
+        url = f"{app.url}gradio_api/call/generate/{begun.json()['event_id']}"
+        assert "event: complete" not in httpx.get(url, timeout=60).text
