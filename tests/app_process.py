@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from gradio_client.client import Job
+from gradio_client.utils import ProgressUnit
 from media_files import write_wav
 from PIL import Image, ImageDraw
 
@@ -31,8 +33,8 @@ class App:
 
 
 @contextmanager
-def running_app(folder: Path) -> Iterator[App]:
-    """Start `app.py` on a free port, from a folder in which no published weights are."""
+def running_app(folder: Path, script: Path = ROOT / "app.py") -> Iterator[App]:
+    """Start the app on a free port, from a folder in which no published weights are."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -42,12 +44,13 @@ def running_app(folder: Path) -> Iterator[App]:
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
     app = App(url=f"http://127.0.0.1:{port}/", log_file=folder / "app.log")
     with app.log_file.open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "app.py")],
+            [sys.executable, str(script)],
             cwd=folder,
             env=environment,
             stdout=log,
@@ -92,3 +95,12 @@ def write_voice(path: Path, seconds: float) -> Path:
     times = np.arange(round(seconds * 16000)) / 16000
     hum = sum(np.sin(2 * np.pi * 140 * n * times) / n for n in range(1, 12))
     return write_wav(path, 0.2 * hum * np.sin(2 * np.pi * 2 * times) ** 2, 16000)
+
+
+def wait_for_step(job: Job) -> ProgressUnit:
+    """The first that a job of the API tells of a step."""
+    while not job.done():
+        if (told := job.status().progress_data) and "step" in (told[0].desc or ""):
+            return told[0]
+        time.sleep(0.02)
+    raise AssertionError(f"no step was told: {job.outputs()}")

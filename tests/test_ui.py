@@ -1,12 +1,11 @@
 """The API of the page, called by `gradio_client` from another process than the app's."""
 
-import time
 from dataclasses import fields
 from pathlib import Path
 
 import httpx
 import pytest
-from app_process import running_app, write_portrait, write_voice
+from app_process import running_app, wait_for_step, write_portrait, write_voice
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 from media_files import describe, ffmpeg
@@ -41,15 +40,6 @@ def files(folder, image="face.png", audio="voice.wav"):
     return {"image": handle_file(folder / image), "audio": handle_file(folder / audio)}
 
 
-def wait_for_progress(job):
-    """The first thing that a job says of a step."""
-    while not job.done():
-        if (told := job.status().progress_data) and "step" in told[0].desc:
-            return told[0]
-        time.sleep(0.02)
-    raise AssertionError(f"no progress was told: {job.outputs()}")
-
-
 def test_every_setting_is_a_parameter_and_only_the_files_must_be_given(client):
     api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert list(api) == ["/generate"]
@@ -66,7 +56,7 @@ def test_every_setting_is_a_parameter_and_only_the_files_must_be_given(client):
 
 def test_generate_gives_a_video_and_the_settings_that_made_it(client, folder):
     job = client.submit(**files(folder), seed=7, api_name="/generate")
-    told = wait_for_progress(job)
+    told = wait_for_step(job)
     assert 0 < told.progress < 1
     assert "Part 1 of 1, step" in told.desc
     assert "left" in told.desc
@@ -84,7 +74,7 @@ def test_generate_gives_a_video_and_the_settings_that_made_it(client, folder):
 def running(app, folder):
     client = Client(app.url, verbose=False)
     job = client.submit(**files(folder, audio="long.wav"), steps=100, api_name="/generate")
-    wait_for_progress(job)
+    wait_for_step(job)
     yield job
     job.cancel()
 
@@ -123,7 +113,7 @@ def test_absent_model_is_one_sentence(client, folder):
 def test_cancelling_frees_the_device(client, folder):
     """The job that is cancelled would take longer than the time limit of this test."""
     long = client.submit(**files(folder, audio="long.wav"), steps=100, api_name="/generate")
-    wait_for_progress(long)
+    wait_for_step(long)
     assert long.cancel()
     video, _ = client.predict(**files(folder), steps=1, api_name="/generate")
     assert Path(video).stat().st_size

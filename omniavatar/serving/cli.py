@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, NoReturn, Self, get_args, get_type_hints
 
 from omniavatar import (
     CATALOG,
@@ -160,20 +160,20 @@ def _generate(options: argparse.Namespace) -> None:
 
     from omniavatar import AvatarPipeline
 
-    show: Callable[[Event], None] = (lambda _event: None) if options.quiet else _Progress().show
-    pipeline = AvatarPipeline.from_pretrained(options.model, folder=options.weights)
     parts = 0
     try:
-        with closing(pipeline.stream(request, options.output)) as events:
-            for event in events:
-                show(event)
-                parts += isinstance(event, ChunkDone)
-                if isinstance(event, Finished):
-                    print(event.path)
+        with _Progress(shown=not options.quiet) as progress:
+            progress.wait("Loading the model")
+            pipeline = AvatarPipeline.from_pretrained(options.model, folder=options.weights)
+            with closing(pipeline.stream(request, options.output)) as events:
+                for event in events:
+                    progress.show(event)
+                    parts += isinstance(event, ChunkDone)
     except KeyboardInterrupt:
-        kept = f"{parts} finished part(s) are in {options.output}" if parts else "nothing was made"
-        print(f"\nomniavatar: stopped; {kept}.", file=sys.stderr)
+        kept = f"what was finished is in {options.output}" if parts else "nothing was made"
+        print(f"omniavatar: stopped; {kept}.", file=sys.stderr)
         raise
+    print(options.output)
 
 
 def _read_request(path: Path) -> dict[str, Any]:
@@ -196,29 +196,44 @@ def _read_request(path: Path) -> dict[str, Any]:
 class _Progress:
     """One line that is rewritten on a terminal; elsewhere a line for every phase and part."""
 
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._live = shown and sys.stderr.isatty()
+        self._begun = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_fault: object) -> None:
+        """Leave the last line when it tells of the end, and wipe one that was cut short."""
+        if self._begun:
+            self._write("", end="\r")
+
+    def wait(self, words: str) -> None:
+        """Say what is going on before there are events; a log can do without."""
+        if self._live:
+            self._write(words)
 
     def show(self, event: Event) -> None:
+        words = wording.phase(event)
         if isinstance(event, StepDone | ChunkDone):
-            words = f"{wording.phase(event)}, {wording.timing(event)}"
-        else:
-            words = wording.phase(event)
+            words = f"{words}, {wording.timing(event)}"
         if self._live:
-            self._rewrite(event, words)
-        elif not isinstance(event, StepDone):
+            self._write(_bar(event) + words, end="\n" if isinstance(event, Finished) else "")
+        elif self._shown and not isinstance(event, StepDone):
             print(words, file=sys.stderr, flush=True)
 
-    def _rewrite(self, event: Event, words: str) -> None:
-        fraction = event.fraction if isinstance(event, StepDone | ChunkDone) else None
-        if isinstance(event, Finished):
-            fraction = 1.0
-        if fraction is not None:
-            done = round(fraction * 24)
-            words = f"[{'#' * done}{'-' * (24 - done)}] {fraction:4.0%}  {words}"
+    def _write(self, words: str, *, end: str = "") -> None:
         width = shutil.get_terminal_size().columns - 1
-        end = "\n" if isinstance(event, Finished) else ""
         print(f"\r{words[:width]:<{width}}", end=end, file=sys.stderr, flush=True)
+        self._begun = end != "\n"
+
+
+def _bar(event: Event) -> str:
+    if isinstance(event, StepDone | ChunkDone):
+        done = round(event.fraction * 24)
+        return f"[{'#' * done}{'-' * (24 - done)}] {event.fraction:4.0%}  "
+    return ""
 
 
 # ---- inspect, models
