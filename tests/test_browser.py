@@ -120,10 +120,12 @@ def test_bad_upload_is_told_beside_it_and_the_page_goes_on(page, folder):
 
 def test_absent_model_is_one_sentence_and_its_defaults_are_shown(page, folder):
     upload(page, folder / "face.png", folder / "voice.wav")
+    page.locator("#basic button").first.click()
+    expect(page.locator("#aspect input").first).to_be_disabled()
     page.get_by_label("OmniAvatar 14B").check()
     expect(page.locator("#model")).to_contain_text("GPU")
-    page.get_by_role("button", name="Settings", exact=False).first.click()
     expect(page.locator("#steps input[type=number]")).to_have_value("50")
+    expect(page.locator("#aspect input").first).to_be_enabled()
     press(page, "Generate")
     expect(page.locator("#status")).to_contain_text("14B", timeout=30_000)
     expect(page.locator(".toast-body")).to_contain_text("14B")
@@ -140,3 +142,10 @@ def test_page_fits_its_window(browser, app, scheme, width):
     brightness = sum(map(int, shade.removeprefix("rgb(").rstrip(")").split(",")[:3]))
     assert (brightness > 600) == (scheme == "light")
     page.close()
+
+
+def test_an_example_fills_the_form(page):
+    page.locator("button.gallery-item").first.click()
+    page.wait_for_selector("#image img")
+    page.wait_for_selector("#audio [data-testid*=waveform], #audio #waveform")
+    expect(page.locator("#prompt textarea")).not_to_have_value("")

@@ -40,21 +40,25 @@ def page_component(name: str, spec: ModelSpec) -> Component:
 def page_default(name: str, spec: ModelSpec) -> dict[str, Any]:
     """What a control shows until the user changes it: a value, or a text's grey hint."""
     default = _default(ENTRIES[name])
-    if not model_decides(name):
+    if name == "aspect":
+        return {"value": default, "interactive": len(spec.sizes) > 1}
+    if not follows_model(name):
         return {"value": default}
     own = getattr(spec, name)
     return {"value": "", "placeholder": own} if _kind(name) is str else {"value": own}
 
 
-def model_decides(name: str) -> bool:
-    """Whether a setting that is left out takes a value of the chosen model."""
+def follows_model(name: str) -> bool:
+    """Whether what a control shows depends on the chosen model."""
     named = name in {own.name for own in fields(ModelSpec)}
-    return named and _default(ENTRIES[name]) in (None, "")
+    return name == "aspect" or (named and _default(ENTRIES[name]) in (None, ""))
 
 
 def api_component(name: str) -> Component:
     """The same setting as a parameter of the API, empty when the model decides."""
-    kind, shown = _kind(name), {"label": label(name), "value": _default(ENTRIES[name])}
+    kind = _kind(name)
+    # Never seen but on the page about the API, where the label is all that explains a parameter.
+    shown = {"label": describe(ENTRIES[name]), "value": _default(ENTRIES[name])}
     if kind is Path:
         return _file_component(name, **shown)
     if kind in (int, float):
@@ -96,7 +100,7 @@ def describe(entry: Field[Any]) -> str:
 
 
 def label(name: str) -> str:
-    """ "overlap_frames" -> "Overlap frames"."""
+    """Turn `overlap_frames` into `Overlap frames`."""
     return name[:1].upper() + name[1:].replace("_", " ")
 
 

@@ -300,7 +300,7 @@ def _connect(form: _Form, screen: _Screen, jobs: Jobs) -> None:
             form.settings["audio_guidance"]: guidance,
         }
 
-    of_model = [name for name in controls.ENTRIES if controls.model_decides(name)]
+    of_model = [name for name in controls.ENTRIES if controls.follows_model(name)]
     helper: dict[str, Any] = {
         "queue": False,
         "show_progress": "hidden",
