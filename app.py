@@ -1,5 +1,9 @@
 """The page, here and on Hugging Face Spaces: `python app.py`."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `python -m omniavatar`
+
 import spaces  # noqa: F401 (before anything that looks for a GPU)
 
 from omniavatar.serving import ui

@@ -62,12 +62,10 @@ class Joiner:
 
     def new_frames(self, piece: ChunkVideo) -> Tensor:
         """The next frames of the video, [1, 3, n, h, w] in 0..1."""
-        chunk = self._plan.chunks[piece.chunk]
-        first = chunk.known if piece.chunk else 0
-        stop = min(chunk.stop, self._plan.frames) - chunk.start
-        video = piece.video[:, :, first:stop]
-        if self._fade and self._shown is not None and video.shape[2]:
-            again = piece.video[:, :, first - 1 : first]
+        kept = self._plan.kept[piece.chunk]
+        video = piece.video[:, :, kept]
+        if self._fade and self._shown is not None:
+            again = piece.video[:, :, kept.start - 1 : kept.start]
             video = fade_join(video, shown=self._shown, again=again)
         self._shown = piece.video[:, :, -1:]
         if piece.chunk == 0 and not self._keep_lead:
