@@ -18,8 +18,7 @@ run: setup
 	$(BIN)/python app.py
 
 demo: setup
-	$(BIN)/python -m omniavatar generate examples/presenter-1.png examples/speech-1.wav \
-		--output demo.mp4
+	$(BIN)/python -m omniavatar generate --request examples/presenter-1.json --output demo.mp4
 
 # The suite runs in two processes of one thread each, which share two cores without a quarrel.
 test: export HF_HUB_OFFLINE := 1
