@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omniavatar.bench import Report, measure
     from omniavatar.errors import InputError, OmniAvatarError, OutputError, WeightsError
     from omniavatar.events import ChunkDone, Event, Finished, Preparing, StepDone
     from omniavatar.media.image import load_image
@@ -36,6 +37,7 @@ _HOMES = {
     "OmniAvatarError": "errors",
     "OutputError": "errors",
     "Preparing": "events",
+    "Report": "bench",
     "Setting": "request",
     "StepDone": "events",
     "VideoPlan": "plan",
@@ -43,6 +45,7 @@ _HOMES = {
     "choices_of": "request",
     "load_image": "media.image",
     "load_speech": "media.speech",
+    "measure": "bench",
     "probe_speech": "media.speech",
     "read_settings": "media.video",
     "setting_of": "request",
@@ -60,6 +63,7 @@ __all__ = [
     "OmniAvatarError",
     "OutputError",
     "Preparing",
+    "Report",
     "Setting",
     "StepDone",
     "VideoPlan",
@@ -67,6 +71,7 @@ __all__ = [
     "choices_of",
     "load_image",
     "load_speech",
+    "measure",
     "probe_speech",
     "read_settings",
     "setting_of",

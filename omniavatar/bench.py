@@ -5,19 +5,21 @@ in turns, and reports their ratio.
 """
 
 import dataclasses
-import resource
 import statistics
 import sys
 import tempfile
 import time
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
-from omniavatar.events import ChunkDone, StepDone
+from omniavatar.events import ChunkDone, Finished, StepDone
 from omniavatar.models.whole_sequence import decode_whole
 from omniavatar.pipeline import AvatarPipeline
 from omniavatar.request import GenerationRequest
@@ -35,10 +37,9 @@ class Report:
         forwards: calls of the transformer.
         step_seconds: median of the denoising steps.
         work_per_second: seconds of work for one second of video, warm.
-        decode_ratio: the VAE's frame by frame loop over its single pass, same latents; None where
-            the single pass is not used.
+        decode_ratio: the VAE's frame by frame loop over its single pass, same latents.
         guidance_ratio: a step with guidance over one without.
-        peak_memory_bytes: most memory that the process held.
+        peak_memory_bytes: most memory that the process held; None where it is not told.
     """
 
     model: str
@@ -56,39 +57,48 @@ class Report:
     work_per_second: float
     decode_ratio: float
     guidance_ratio: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
 
     def to_mapping(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
-def measure(pipeline: AvatarPipeline, request: GenerationRequest) -> Report:
-    """Make the request's video twice, the second time measured, and compare the alternatives.
+def measure(pipeline: AvatarPipeline, *, seconds: float = 3.0) -> Report:
+    """Make a video twice, the second time measured, and compare the alternatives.
+
+    Args:
+        seconds: length of the speech; a made-up one, since no figure depends on what is said.
 
     Raises:
-        InputError: the request can not be used.
+        InputError: `seconds` is too short for a frame.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "bench.mp4"
-        pipeline.generate(request, output)  # warms caches and lazy imports up
-        forwards: list[int] = []
-        hook = pipeline.models.transformer.register_forward_hook(lambda *_: forwards.append(1))
-        first_preview, steps, before = None, [], None
-        began = time.perf_counter()
-        for event in pipeline.stream(request, output):
-            now = time.perf_counter()
-            if isinstance(event, StepDone):
-                first_preview = first_preview or now - began
-                steps += [now - before] if before is not None else []
-            before = now if isinstance(event, StepDone | ChunkDone) else None
-        hook.remove()
-        finished = event
-        guided = dataclasses.replace(request, guidance=2.0)
-        unguided = dataclasses.replace(request, guidance=1.0)
-        guidance_ratio = _ratio(
-            lambda: pipeline.generate(guided, output).timings["denoise"],
-            lambda: pipeline.generate(unguided, output).timings["denoise"],
-        )
+    with tempfile.TemporaryDirectory() as name:
+        return _measure(pipeline, _made_up_request(Path(name), seconds), Path(name) / "bench.mp4")
+
+
+def _measure(pipeline: AvatarPipeline, request: GenerationRequest, output: Path) -> Report:
+    pipeline.generate(request, output)  # warms caches and lazy imports up
+    forwards: list[int] = []
+    hook = pipeline.models.transformer.register_forward_hook(lambda *_: forwards.append(1))
+    steps: list[float] = []
+    first_preview: float | None = None
+    before: float | None = None
+    began = time.perf_counter()
+    for event in pipeline.stream(request, output):
+        now = time.perf_counter()
+        if isinstance(event, StepDone):
+            first_preview = first_preview or now - began
+            steps += [now - before] if before is not None else []
+        before = now if isinstance(event, StepDone | ChunkDone) else None
+    hook.remove()
+    assert isinstance(event, Finished), "a stream ends with the finished video"
+    finished = event
+    guided = dataclasses.replace(request, guidance=2.0)
+    unguided = dataclasses.replace(request, guidance=1.0)
+    guidance_ratio = _ratio(
+        lambda: pipeline.generate(guided, output).timings["denoise"],
+        lambda: pipeline.generate(unguided, output).timings["denoise"],
+    )
     total = finished.timings["total"]
     return Report(
         model=pipeline.spec.name,
@@ -137,6 +147,21 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def _peak_memory_bytes() -> int:
+def _made_up_request(folder: Path, seconds: float) -> GenerationRequest:
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(picture).resize((512, 512)).save(folder / "picture.png")
+    noise = generator.normal(0, 3000, round(seconds * 16000)).astype("<i2")
+    with wave.open(str(folder / "speech.wav"), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(noise.tobytes())
+    return GenerationRequest(image=folder / "picture.png", audio=folder / "speech.wav")
+
+
+def _peak_memory_bytes() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource  # not there on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

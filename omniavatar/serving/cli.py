@@ -260,6 +260,32 @@ def _models(_options: argparse.Namespace) -> None:
         print(f"       {spec.steps} steps, guidance {spec.guidance:g}; {sizes}")
 
 
+# ---- bench
+
+
+def _add_bench_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", choices=tuple(CATALOG), default="nano", help="checkpoint")
+    parser.add_argument("--weights", metavar="FOLDER", type=Path, help="where its files are")
+    parser.add_argument(
+        "--seconds", type=_number, default=3.0, metavar="X", help="length of the speech"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures here as well")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from omniavatar import AvatarPipeline, measure
+
+    pipeline = AvatarPipeline.from_pretrained(options.model, folder=options.weights)
+    figures = measure(pipeline, seconds=options.seconds).to_mapping()
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    for name, value in figures.items():
+        shown = f"{value:.3g}" if isinstance(value, float) else value
+        if isinstance(value, dict):
+            shown = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in value.items())
+        print(f"{name.replace('_', ' '):<24} {shown}")
+
+
 # ---- the parser
 
 
@@ -292,6 +318,12 @@ COMMANDS = (
         help="list the checkpoints",
         add_options=_add_no_options,
         run=_models,
+    ),
+    Command(
+        name="bench",
+        help="measure the speed of a model on this machine",
+        add_options=_add_bench_options,
+        run=_bench,
     ),
 )
 
