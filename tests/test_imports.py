@@ -46,11 +46,16 @@ RESERVED: dict[str, set[str]] = {
     "gradio_client": {"serving", "app"},
     "spaces": {"serving", "app"},
     "runpod": {"serving"},
+    "boto3": {"serving"},
+    "botocore": {"serving"},
     "espeakng_loader": {"nano"},
     "torch": {"models", "weights", "memory", "stages", "pipeline", "nano", "bench"},
     "diffusers": {"models", "weights", "memory", "stages", "pipeline", "nano"},
     "transformers": {"models", "weights", "memory", "stages", "pipeline", "nano"},
 }
+
+# Installed by a host's own image, in `deploy/`: runpod and gradio exclude each other.
+HOSTED = {"runpod", "boto3", "botocore"}
 
 # Required though no file imports them: diffusers and transformers do, for what is said here.
 INDIRECT = {
@@ -125,7 +130,7 @@ def _distributions(files: Iterable[Path]) -> set[str]:
     """Name the distributions of the libraries that the files import."""
     known = packages_distributions()
     libraries = {name for path in files for name in _libraries(path.read_text())}
-    libraries -= {path.stem for path in TESTS.glob("*.py")}
+    libraries -= HOSTED | {path.stem for path in TESTS.glob("*.py")}
     return {known[name][0].lower().replace("_", "-") for name in libraries}
 
 
