@@ -131,7 +131,7 @@ def _distributions(files: Iterable[Path]) -> set[str]:
     known = packages_distributions()
     libraries = {name for path in files for name in _libraries(path.read_text())}
     libraries -= HOSTED | {path.stem for path in TESTS.glob("*.py")}
-    return {known[name][0].lower().replace("_", "-") for name in libraries}
+    return {known.get(name, [name])[0].lower().replace("_", "-") for name in libraries}
 
 
 def test_pins_are_what_is_imported() -> None:
