@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import omniavatar
-from omniavatar.errors import InputError, OutputError
+from omniavatar.errors import InputError
 from omniavatar.events import ChunkDone, Event, Finished, Preparing, StepDone
 from omniavatar.media.image import fit_image, load_image
 from omniavatar.media.speech import load_speech, normalise
-from omniavatar.media.video import Mp4Writer
+from omniavatar.media.video import Mp4Writer, check_output
 from omniavatar.memory import Placement, choose_placement
 from omniavatar.models import Models
 from omniavatar.plan import VideoPlan, plan_video
@@ -137,7 +137,7 @@ class AvatarPipeline:
             OutputError: the MP4 can not be written.
         """
         output, clock = Path(output), _Clock()
-        _check_output(output)
+        check_output(output, request.audio)
         with clock.stage("read"):
             job = self.prepare(request)
         request, plan = job.request, job.plan
@@ -402,14 +402,6 @@ def _aspect_of(height: int, width: int) -> str:
     if height == width:
         return "square"
     return "portrait" if height > width else "landscape"
-
-
-def _check_output(output: Path) -> None:
-    """Fail before any work when the MP4 could not be written afterwards."""
-    if output.is_dir():
-        raise OutputError(f"{output} is a folder. Give the name of an MP4 file.")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"The folder {output.parent} does not exist. Make it, or use another.")
 
 
 def _given(value: T | None) -> T:

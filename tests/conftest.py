@@ -1,6 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
+
+# Before any library reads them: no test asks a model hub, and two test processes share the cores.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import tracemalloc
+from importlib.metadata import version
 
 import imageio.v3 as iio
 import numpy as np
@@ -125,9 +126,7 @@ def test_a_longer_recording_begins_like_a_shorter_one_of_its_chunks(
     assert sum(map(len, chunks)) == 50
 
 
-def test_closing_the_stream_leaves_the_finished_chunks_as_a_video(
-    pipeline, make_request, tmp_path
-):
+def test_closing_the_stream_leaves_the_finished_chunks_as_a_video(pipeline, make_request, tmp_path):
     stream = pipeline.stream(make_request(2.0), tmp_path / "out.mp4")
     for event in stream:
         if isinstance(event, StepDone) and event.chunk == 3:
@@ -142,9 +141,7 @@ def test_closing_the_stream_leaves_the_finished_chunks_as_a_video(
     ]
 
 
-def test_closing_the_stream_before_the_first_chunk_leaves_nothing(
-    pipeline, make_request, tmp_path
-):
+def test_closing_the_stream_before_the_first_chunk_leaves_nothing(pipeline, make_request, tmp_path):
     stream = pipeline.stream(make_request(), tmp_path / "out.mp4")
     for event in stream:
         if isinstance(event, StepDone):
@@ -162,7 +159,7 @@ def test_settings_are_stored_in_the_video(pipeline, make_request, tmp_path):
     assert stored["seed"] == 7
     assert stored["steps"] == 2
     assert stored["image"] == "portrait.png"  # the name, not the place on somebody's disk
-    assert stored["versions"]["torch"] == torch.__version__
+    assert stored["versions"]["torch"] == version("torch")
 
 
 def test_memory_does_not_grow_with_the_recording(pipeline, make_request, tmp_path):

@@ -74,7 +74,7 @@ class Mp4Writer:
         self._finished = False
 
     def __enter__(self) -> Self:
-        _check_output(self.path, self._audio)
+        check_output(self.path, self._audio)
         with contextlib.ExitStack() as resources:
             try:
                 folder = tempfile.TemporaryDirectory(
@@ -223,7 +223,12 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     return settings
 
 
-def _check_output(path: Path, audio: Path | None) -> None:
+def check_output(path: Path, audio: Path | None) -> None:
+    """Refuse a place where no video can be written, before any work.
+
+    Raises:
+        OutputError: it is a folder, no MP4, in no folder, or the recording itself.
+    """
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Give the name of an MP4 file.")
     if path.suffix.lower() != ".mp4":
