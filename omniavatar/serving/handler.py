@@ -1,0 +1,420 @@
+"""A worker of RunPod serverless: `python -m omniavatar.serving.handler`.
+
+A job is the fields of a request as JSON, the files as base64, data URL or address. Its answer holds
+the video, or `error`, `code` and `field` for what the sender can mend; what only we can mend is an
+exception, after which the platform tries again. The model is loaded before the first job is taken.
+"""
+
+import asyncio
+import base64
+import gc
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from omniavatar import (
+    CATALOG,
+    AvatarPipeline,
+    ChunkDone,
+    Event,
+    Finished,
+    GenerationRequest,
+    InputError,
+    OmniAvatarError,
+    StepDone,
+)
+from omniavatar.serving import sources, wording
+from omniavatar.serving.settings import MEGABYTE, WorkerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from omniavatar.serving.storage import Bucket
+
+logger = logging.getLogger(__name__)
+
+Job = Mapping[str, Any]
+Answer = dict[str, Any]
+Send = Callable[[Job, Mapping[str, Any]], Awaitable[None]]
+
+FILES = ("image", "audio")
+NAMES = ("model", "request_id", *(entry.name for entry in fields(GenerationRequest)))
+HALVINGS_OF_CHUNKS = 2
+KEPT_ANSWERS = 2
+SECONDS_BETWEEN_STEPS = 0.5
+SECONDS_OF_QUIET = 1.4  # with the above, something is said at least every two seconds
+SECONDS_TO_SEND_THE_LAST = 5.0
+
+
+class Stopped(Exception):
+    """The platform has cancelled the job, or its time is over."""
+
+
+class OutOfMemoryError(Exception):
+    """The GPU's memory is too small, even for the shortest chunks that are tried."""
+
+
+class Worker:
+    """Carries out jobs one after another, each in the same thread, so that the SDK stays awake.
+
+    Args:
+        settings: limits and bucket.
+        pipeline: the model that is served.
+        bucket: where large videos go; None when there is none.
+        send: posts a job's progress; None says it to the log alone.
+        load_seconds: how long the model took to load, for the answers.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        pipeline: AvatarPipeline,
+        *,
+        bucket: "Bucket | None" = None,
+        send: Send | None = None,
+        load_seconds: float = 0.0,
+    ) -> None:
+        self._settings = settings
+        self._pipeline = pipeline
+        self._bucket = bucket
+        self._send = send
+        self._load_seconds = load_seconds
+        self._jobs_done = 0
+        self._max_tokens = settings.max_tokens or pipeline.spec.max_tokens
+        self._answers: OrderedDict[str, Answer] = OrderedDict()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipeline")
+
+    async def handle(self, job: Job) -> Answer:
+        """Answer one job; a cancelled one has stopped, and left nothing, when this returns."""
+        stop = threading.Event()
+        async with _reports(job, self._send) as tell:
+            work = asyncio.get_running_loop().run_in_executor(
+                self._thread, self._work, job, tell, stop
+            )
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                stop.set()
+                await asyncio.wait([work])
+                work.exception()  # that it was stopped is known
+                raise
+
+    def _work(self, job: Job, tell: Callable[[Event], None], stop: threading.Event) -> Answer:
+        try:
+            with TemporaryDirectory(prefix="omniavatar-") as folder:
+                return self._make(job, Path(folder), tell, stop)
+        except InputError as error:
+            code = getattr(error, "code", "invalid_input")
+            return {"error": str(error), "code": code, "field": error.field}
+        except OutOfMemoryError as error:
+            return {"error": str(error), "code": "out_of_memory", "refresh_worker": True}
+        finally:
+            self._jobs_done += 1
+
+    def _make(
+        self, job: Job, folder: Path, tell: Callable[[Event], None], stop: threading.Event
+    ) -> Answer:
+        began = time.monotonic()
+        values = _values(job, self._pipeline.spec.name)
+        name = _request_id(values.pop("request_id", None))
+        if (
+            name is not None and name in self._answers
+        ):  # the sender did not hear the answer, and asks again
+            return dict(self._answers[name])
+        request = self._read(values, folder)
+        fetched = time.monotonic()
+        with closing(self._events(request, folder / "avatar.mp4")) as events:
+            for event in events:
+                tell(event)
+                if stop.is_set():
+                    raise Stopped
+        assert isinstance(event, Finished)
+        made = time.monotonic()
+        answer: Answer = {
+            **self._deliver(event.path, name or str(job.get("id") or "video")),
+            **{key: getattr(event, key) for key in ("frames", "fps", "width", "height", "seed")},
+            "duration_seconds": event.duration_seconds,
+            "settings": dict(event.settings),
+            "timings": {
+                **event.timings,
+                "fetch": fetched - began,
+                "deliver": time.monotonic() - made,
+            },
+            "worker": {
+                "first_job": not self._jobs_done,
+                "load_seconds": self._load_seconds,
+                "gpu_memory_bytes": gpu_memory_bytes(),
+            },
+        }
+        if name:
+            self._answers[name] = dict(answer)
+            while len(self._answers) > KEPT_ANSWERS:
+                self._answers.popitem(last=False)
+        return answer
+
+    def _read(self, values: dict[str, Any], folder: Path) -> GenerationRequest:
+        """The request of a job, its settings checked before its files are fetched."""
+        paths = {name: folder / name for name in FILES}
+        request = GenerationRequest.from_mapping({**values, **paths})
+        limit = self._settings.max_steps
+        if (request.steps or 0) > limit:
+            raise sources.TooLargeError(
+                f"steps is {request.steps}, but this worker does up to {limit}. Use fewer.",
+                field="steps",
+            )
+        limits = sources.Limits(
+            most_bytes=round(self._settings.max_file_megabytes * MEGABYTE),
+            seconds=self._settings.download_seconds,
+            private_addresses=self._settings.private_addresses,
+        )
+        for name, path in paths.items():
+            sources.save(values[name], path, field=name, limits=limits)
+        plan = self._pipeline.check(self._shortened(request))
+        seconds, most = plan.frames / plan.fps, self._settings.max_video_seconds
+        if seconds > most + 1:
+            raise sources.TooLargeError(
+                f"audio would make a video of {seconds:.0f} seconds, but this worker makes up to "
+                f"{most:g}. Cut it into shorter parts.",
+                field="audio",
+            )
+        return request
+
+    def _events(self, request: GenerationRequest, output: Path) -> Generator[Event, None, None]:
+        """The pipeline's events; a GPU whose memory runs out is asked for shorter chunks."""
+        for halving in range(HALVINGS_OF_CHUNKS + 1):
+            work = self._pipeline.stream(self._shortened(request), output)
+            with _memory_watched(), closing(work) as events:
+                yield from events
+                return
+            if halving < HALVINGS_OF_CHUNKS:
+                self._max_tokens //= 2
+                logger.warning("GPU memory ran out: chunks of %d tokens now", self._max_tokens)
+        raise OutOfMemoryError(
+            f"The GPU's memory is too small for {self._pipeline.spec.name}, even with chunks of "
+            f"{self._max_tokens} tokens. Use a larger GPU."
+        )
+
+    def _shortened(self, request: GenerationRequest) -> GenerationRequest:
+        wanted = request.max_tokens or self._pipeline.spec.max_tokens
+        return replace(request, max_tokens=min(wanted, self._max_tokens))
+
+    def _deliver(self, video: Path, name: str) -> Answer:
+        """The video itself, or where it is when it is too large for an answer."""
+        size, limit = video.stat().st_size, self._settings.max_result_megabytes
+        if size <= limit * MEGABYTE:
+            return {"video": base64.b64encode(video.read_bytes()).decode("ascii")}
+        if self._bucket is None:
+            raise sources.TooLargeError(
+                f"The video has {size / MEGABYTE:.1f} MB, but an answer holds {limit:g} MB. Set "
+                "the bucket's variables (BUCKET_ENDPOINT_URL, BUCKET_NAME, BUCKET_ACCESS_KEY_ID, "
+                "BUCKET_SECRET_ACCESS_KEY) on the worker, or send shorter recordings."
+            )
+        return {"video_url": self._bucket.upload(video, f"{name}.mp4")}
+
+
+def main() -> int:
+    """Load the model and work until the platform stops the process; 1 when that cannot begin."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    began = time.monotonic()
+    try:
+        settings = WorkerSettings.from_environment(os.environ)
+        bucket = None
+        if settings.has_bucket:
+            from omniavatar.serving.storage import Bucket
+
+            bucket = Bucket(settings)
+        pipeline = AvatarPipeline.from_pretrained(
+            settings.model, folder=settings.weights, device=settings.device
+        )
+    except OmniAvatarError as error:
+        sys.stderr.write(f"omniavatar: the worker can not start: {error}\n")
+        return 1
+    load_seconds = time.monotonic() - began
+    logger.info("%s is loaded, after %.1f s", settings.model, load_seconds)
+    # The SDK writes the jobs it holds into this file. One left by a process that was killed would
+    # make it believe for ever that it is busy.
+    Path(".runpod_jobs.pkl").unlink(missing_ok=True)
+    # At its own level, DEBUG, it also writes every answer, which is somebody's face, into the log.
+    os.environ.setdefault("RUNPOD_DEBUG_LEVEL", "INFO")
+    import runpod
+
+    worker = Worker(
+        settings,
+        pipeline,
+        bucket=bucket,
+        send=_send_to_platform if "RUNPOD_WEBHOOK_POST_OUTPUT" in os.environ else None,
+        load_seconds=load_seconds,
+    )
+    runpod.serverless.start({"handler": worker.handle})
+    return 0
+
+
+def gpu_memory_bytes() -> int | None:
+    """What is in use on the GPU, or None without one.
+
+    torch keeps what it once needed, so after a job this is the most that the job needed.
+    """
+    try:
+        command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return max(int(line) for line in told.stdout.split()) * 2**20
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+# ---- what a job says
+
+
+def _values(job: Job, model: str) -> dict[str, Any]:
+    """The input of a job without empty fields; its names and its model are right."""
+    found = job.get("input")
+    if not isinstance(found, dict):
+        raise InputError("input is not a JSON object. Give one with image and audio.")
+    for name in found:
+        if name not in NAMES:
+            raise InputError(
+                f"{name!r} is not a setting. Settings are: {', '.join(NAMES)}.", field=name
+            )
+    values = {name: value for name, value in found.items() if value is not None}
+    for name in FILES:
+        if not values.get(name):
+            raise InputError(f"{name} is missing. {sources.ACCEPTED}.", field=name)
+    asked = values.pop("model", model)
+    if asked != model:
+        known = asked in CATALOG if isinstance(asked, str) else False
+        raise InputError(
+            f"model is {asked!r}, but this worker serves {model!r}. "
+            + ("Ask an endpoint that serves it." if known else f"Use {model!r}, or leave it out."),
+            field="model",
+        )
+    return values
+
+
+def _request_id(value: Any) -> str | None:
+    if value is not None and not (
+        isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value)
+    ):
+        raise InputError(
+            "request_id is not a name. Use up to 100 letters, digits, dots, dashes and "
+            "underscores.",
+            field="request_id",
+        )
+    return value
+
+
+# ---- what a job tells
+
+
+@asynccontextmanager
+async def _reports(job: Job, send: Send | None) -> "AsyncIterator[Callable[[Event], None]]":
+    """A function, for any thread, that tells an event; all that is told comes before the answer."""
+    loop, told = asyncio.get_running_loop(), asyncio.Queue[Event | None]()
+    reporter = asyncio.create_task(_report(job, send or _log, told))
+
+    def tell(event: Event) -> None:
+        loop.call_soon_threadsafe(told.put_nowait, _light(event))
+
+    try:
+        yield tell
+    finally:
+        told.put_nowait(None)
+        await asyncio.wait([reporter], timeout=SECONDS_TO_SEND_THE_LAST)
+        reporter.cancel()
+
+
+async def _report(job: Job, send: Send, told: "asyncio.Queue[Event | None]") -> None:
+    """Send every chunk, the newest step now and then, and a sign of life when nothing happens."""
+    began, sent_at = time.monotonic(), -SECONDS_BETWEEN_STEPS
+    latest: Event | None = None
+    while True:
+        try:
+            event = await asyncio.wait_for(told.get(), SECONDS_OF_QUIET)
+            if event is None:
+                return
+            latest = event
+            now = time.monotonic()
+            if isinstance(event, StepDone) and (
+                now - sent_at < SECONDS_BETWEEN_STEPS or not told.empty()
+            ):
+                continue
+        except TimeoutError:
+            pass
+        sent_at = time.monotonic()
+        await send(job, describe(latest, elapsed_seconds=sent_at - began))
+
+
+def describe(event: Event | None, *, elapsed_seconds: float) -> dict[str, Any]:
+    """The progress that a sender sees: phase, percent and the time that is left."""
+    progress: dict[str, Any] = {"phase": "Reading the input", "percent": 0.0}
+    if event is not None:
+        progress["phase"] = wording.phase(event)
+    if isinstance(event, Finished):
+        progress["percent"] = 100.0
+    if isinstance(event, StepDone | ChunkDone):
+        progress |= {
+            "percent": round(100 * event.fraction, 1),
+            "chunk": event.chunk,
+            "chunks": event.chunks,
+            "remaining_seconds": event.remaining_seconds,
+        }
+    if isinstance(event, StepDone):
+        progress |= {"step": event.step, "steps": event.steps}
+    return {**progress, "elapsed_seconds": round(elapsed_seconds, 2)}
+
+
+def _light(event: Event) -> Event:
+    """An event without its pictures, which would wait in memory."""
+    match event:
+        case StepDone():
+            return replace(event, preview=None)
+        case ChunkDone():
+            return replace(event, frames=event.frames[:0])
+        case _:
+            return event
+
+
+async def _log(job: Job, progress: Mapping[str, Any]) -> None:
+    logger.info("%s: %s", job.get("id"), progress)
+
+
+async def _send_to_platform(job: Job, progress: Mapping[str, Any]) -> None:
+    """As `runpod.serverless.progress_update` does, which starts a thread for each and so may
+    post the second before the first, and either after the answer."""
+    from runpod.http_client import AsyncClientSession
+    from runpod.serverless.modules.rp_http import send_result
+
+    async with AsyncClientSession() as session:
+        await send_result(session, {"status": "IN_PROGRESS", "output": progress}, job)
+
+
+# ---- what may go wrong on the way
+
+
+@contextmanager
+def _memory_watched() -> Iterator[None]:
+    """Take the error of a full GPU; torch's is known by its name, as only the engine imports it."""
+    try:
+        yield
+    except Exception as error:
+        if not any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+            raise
+        logger.warning("%s", error)
+    else:
+        return
+    gc.collect()  # the failed chunk's tensors, which the frames of the error held
+
+
+if __name__ == "__main__":
+    sys.exit(main())

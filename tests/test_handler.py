@@ -1,0 +1,390 @@
+"""The worker as RunPod runs it: its own SDK in a process, jobs from an API, answers to it."""
+
+import asyncio
+import base64
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import imageio.v3 as iio
+import pytest
+import torch
+from app_process import write_portrait, write_voice
+from job_api import WORKER, encode, job_api, running_worker, worker_environment
+from moto.server import ThreadedMotoServer
+
+from omniavatar import AvatarPipeline, OutputError
+from omniavatar.serving import handler
+from omniavatar.serving.handler import Worker
+from omniavatar.serving.settings import WorkerSettings
+
+QUICK = {"steps": 1, "guidance": 1, "max_tokens": 256, "overlap_frames": 1}
+COMES_WITH_AN_ANSWER = {
+    *("video", "duration_seconds", "frames", "fps", "width", "height", "seed"),
+    *("settings", "timings", "worker"),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    return SimpleNamespace(
+        image=encode(write_portrait(folder / "portrait.png")),
+        audio=encode(write_voice(folder / "voice.wav", 0.4)),
+        long=encode(write_voice(folder / "long.wav", 30.0)),
+        broken=base64.b64encode(b"neither seen nor heard").decode(),
+    )
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("worker")
+    # What a killed worker leaves behind, for which the SDK would wait for ever.
+    (folder / ".runpod_jobs.pkl").write_bytes(b"\x80\x04N.")
+    with (
+        job_api() as api,
+        running_worker(api, folder, OMNIAVATAR_MAX_FILE_MB="2") as process,
+    ):
+        yield SimpleNamespace(api=api, process=process, folder=folder)
+
+
+def count_frames(video):
+    return len(iio.imread(io.BytesIO(base64.b64decode(video)), extension=".mp4", plugin="FFMPEG"))
+
+
+def resident_bytes(process):
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+
+def test_twenty_jobs_are_all_answered_rightly_and_memory_stays_flat(platform, files):
+    api = platform.api
+    good = {"image": files.image, "audio": files.audio, **QUICK}
+    huge = "A" * 4_000_000
+    expected = {
+        "unknown": ({**good, "loudness": 3}, "invalid_input", "loudness"),
+        "steps": ({**good, "steps": 1000}, "invalid_input", "steps"),
+        "overlap": ({**good, "overlap_frames": 12}, "invalid_input", "overlap_frames"),
+        "model": ({**good, "model": "14B"}, "invalid_input", "model"),
+        "letters": ({**good, "image": "%%%"}, "invalid_input", "image"),
+        "picture": ({**good, "image": files.broken}, "invalid_input", "image"),
+        "sound": ({**good, "audio": files.broken}, "invalid_input", "audio"),
+        "missing": ({"image": files.image}, "invalid_input", "audio"),
+        "inside": (
+            {**good, "audio": "http://127.0.0.1:9/voice.wav"},
+            "download_failed",
+            "audio",
+        ),
+        "huge-1": ({**good, "image": huge}, "too_large", "image"),
+        "huge-2": ({**good, "audio": f"data:audio/wav;base64,{huge}"}, "too_large", "audio"),
+    }
+    stopped = ["stopped-1", "stopped-2"]
+    order = [
+        *("good-1", "unknown", "good-2", "stopped-1", "steps", "overlap", "huge-1", "good-3"),
+        *("model", "letters", "good-4", "picture", "sound", "stopped-2", "good-5", "missing"),
+        *("inside", "huge-2", "good-6", "good-7"),
+    ]
+    assert len(order) == 20
+    for name in order:
+        if name in stopped:
+            api.put(name, image=files.image, audio=files.long, guidance=1)
+        else:
+            api.put(name, **expected.get(name, (good,))[0])
+
+    memory = {}
+    for name in order:
+        if name in stopped:
+            api.wait(lambda name=name: len(api.progress[name]) > 2)
+            asked = time.monotonic()
+            api.stop(name)
+            following = order[order.index(name) + 1]
+            api.wait(lambda following=following: following in api.taken)
+            assert time.monotonic() - asked < 30
+            continue
+        result = api.answer(name)
+        if name in expected:
+            _, code, field = expected[name]
+            assert (result["output"]["code"], result["output"]["field"]) == (code, field), result
+            assert field in result["error"]
+            assert len(result["error"]) < 500
+        else:
+            assert "error" not in result
+            output = result["output"]
+            assert output.keys() == COMES_WITH_AN_ANSWER
+            assert count_frames(output["video"]) == output["frames"] == 10
+            assert output["settings"]["steps"] == 1
+            memory[name] = resident_bytes(platform.process)
+    assert api.taken == order
+    assert not [name for name in stopped if api.results[name]]
+    assert memory["good-7"] - memory["good-3"] < 50_000_000
+    assert platform.process.poll() is None
+    assert not list((platform.folder / "temporary").glob("omniavatar-*"))
+
+
+def test_half_a_minute_of_speech_is_one_job_with_progress_in_order(platform, files):
+    api = platform.api
+    settings = {"steps": 1, "guidance": 1, "overlap_frames": 1}
+    api.put("half-minute", image=files.image, audio=files.long, **settings)
+    output = api.answer("half-minute")["output"]
+    assert abs(output["duration_seconds"] - 30.0) <= 1 / output["fps"]
+    assert count_frames(output["video"]) == output["frames"]
+    times, told = zip(*api.progress["half-minute"], strict=True)
+    percents = [progress["percent"] for progress in told]
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
+    ready = [p["chunk"] for p in told if p["phase"].endswith("is ready")]
+    assert ready == list(range(1, told[-2]["chunks"] + 1))
+    assert any(progress.get("remaining_seconds") for progress in told)
+    pauses = [after - before for before, after in pairwise(times)]
+    assert sorted(pauses)[-2] < 3, "says something about every two seconds"
+    assert not list((platform.folder / "temporary").glob("omniavatar-*"))
+
+
+def test_one_job_from_the_command_line(files, tmp_path):
+    job = {"input": {"image": files.image, "audio": files.audio, **QUICK}}
+    (tmp_path / "test_input.json").write_text(json.dumps(job))
+    environment = worker_environment(tmp_path)
+    done = subprocess.run(
+        WORKER, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "completed successfully" in done.stdout
+    bad = [*WORKER, "--test_input", '{"input": {"image": "x"}}']
+    refused = subprocess.run(
+        bad, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert "audio is missing" in refused.stdout
+
+
+def test_local_api_server_answers(files, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = ["--rp_api_host", "127.0.0.1", "--rp_api_port", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*WORKER, "--rp_serve_api", *address],
+            cwd=tmp_path,
+            env=worker_environment(tmp_path),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            _wait_for(client, process)
+            job = {"image": files.image, "audio": files.audio, **QUICK}
+            done = client.post("/runsync", json={"input": job}).json()
+            assert done["status"] == "COMPLETED"
+            assert count_frames(done["output"]["video"]) == 10
+            bad = client.post("/runsync", json={"input": {**job, "steps": 0}}).json()
+            assert bad["status"] == "FAILED"
+            assert "1 to 100" in bad["error"]
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_for(client, process):
+    for _ in range(600):
+        assert process.poll() is None
+        try:
+            client.get("/")
+        except httpx.TransportError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("the local API did not start")
+
+
+# ---- in this process
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return AvatarPipeline.from_pretrained(
+        "nano", folder=WorkerSettings.from_environment(os.environ).weights, device="cpu"
+    )
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def work(worker, files, identifier="job", **more):
+    job = {"image": files.image, "audio": files.audio, **QUICK, **more}
+    return asyncio.run(worker.handle({"id": identifier, "input": job}))
+
+
+@pytest.mark.parametrize("bad", [None, [], "text"])
+def test_input_that_is_no_object_is_refused(pipeline, bad):
+    answer = asyncio.run(Worker(WorkerSettings(), pipeline).handle({"id": "job", "input": bad}))
+    assert answer["code"] == "invalid_input"
+    assert "JSON object" in answer["error"]
+
+
+def test_settings_are_checked_before_files_are_fetched(pipeline, files):
+    answer = work(
+        Worker(WorkerSettings(), pipeline), files, image="http://unknown.invalid/", seed=-1
+    )
+    assert answer["field"] == "seed"
+
+
+def test_limits_of_length_and_steps_are_told(pipeline, files):
+    worker = Worker(WorkerSettings(max_video_seconds=5, max_steps=8), pipeline)
+    assert work(worker, files, audio=files.long)["code"] == "too_large"
+    assert work(worker, files, audio=files.long)["field"] == "audio"
+    assert work(worker, files, steps=9)["field"] == "steps"
+
+
+def test_the_same_request_id_is_answered_without_work(pipeline, files):
+    worker = Worker(WorkerSettings(), pipeline)
+    first = work(worker, files, request_id="one")
+    again = work(worker, files, request_id="one", identifier="other")
+    assert again == first
+    assert work(worker, files, request_id="two")["timings"] != first["timings"]
+    assert work(worker, files, request_id="../three")["field"] == "request_id"
+
+
+def test_files_are_gone_after_a_failed_job_and_the_fault_is_raised(
+    pipeline, files, temporary, monkeypatch
+):
+    def fail(*_arguments, **_options):
+        assert len(list(temporary.glob("omniavatar-*/*"))) >= 2
+        raise RuntimeError("cosmic ray")
+
+    monkeypatch.setattr("omniavatar.stages.render.decode_latents", fail)
+    with pytest.raises(RuntimeError, match="cosmic ray"):
+        work(Worker(WorkerSettings(), pipeline), files)
+    assert not list(temporary.iterdir())
+
+
+def test_full_gpu_gets_shorter_chunks_which_stay(pipeline, files):
+    tokens = []
+
+    def limited(_module, arguments, named):
+        latents = named.get("hidden_states", arguments[0] if arguments else None)
+        tokens.append(latents.shape[2] * latents.shape[3] * latents.shape[4] // 4)
+        if tokens[-1] > 320:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = pipeline.models.transformer.register_forward_pre_hook(limited, with_kwargs=True)
+    try:
+        worker = Worker(WorkerSettings(), pipeline)
+        answer = work(worker, files, max_tokens=None)
+        assert answer["settings"]["max_tokens"] == 272  # a quarter of 1088
+        assert len(tokens) == 3
+        assert work(worker, files, max_tokens=None)["frames"] == 10
+        assert len(tokens) == 4, "what was learnt is kept"
+    finally:
+        hook.remove()
+
+
+def test_too_small_a_gpu_asks_for_another_worker(pipeline, files):
+    def full(*_arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = pipeline.models.transformer.register_forward_pre_hook(full)
+    try:
+        answer = work(Worker(WorkerSettings(), pipeline), files, max_tokens=None)
+    finally:
+        hook.remove()
+    assert (answer["code"], answer["refresh_worker"]) == ("out_of_memory", True)
+
+
+def test_quiet_work_gives_signs_of_life_in_order(pipeline, files):
+    told = []
+
+    async def send(_job, progress):
+        told.append((time.monotonic(), progress))
+
+    def slow(*_arguments):
+        time.sleep(4)
+
+    hook = pipeline.models.transformer.register_forward_pre_hook(slow)
+    try:
+        work(Worker(WorkerSettings(), pipeline, send=send), files, max_tokens=1088)
+    finally:
+        hook.remove()
+    assert len(told) >= 4
+    elapsed = [progress["elapsed_seconds"] for _, progress in told]
+    assert elapsed == sorted(elapsed)
+
+
+# ---- the bucket
+
+
+@pytest.fixture(scope="module")
+def bucket_settings():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    httpx.put(f"http://{host}:{port}/videos").raise_for_status()
+    yield {
+        "bucket_endpoint": f"http://{host}:{port}",
+        "bucket_name": "videos",
+        "bucket_key": "key",
+        "bucket_secret": "secret",
+        "max_result_megabytes": 0.001,
+    }
+    server.stop()
+
+
+def test_large_video_goes_to_the_bucket(pipeline, files, bucket_settings):
+    from omniavatar.serving.storage import Bucket
+
+    settings = WorkerSettings(**bucket_settings)
+    worker = Worker(settings, pipeline, bucket=Bucket(settings))
+    answer = work(worker, files, identifier="job-7")
+    assert "video" not in answer
+    assert "/videos/job-7.mp4" in answer["video_url"]
+    loaded = httpx.get(answer["video_url"])
+    assert loaded.headers["content-type"] == "video/mp4"
+    assert count_frames(base64.b64encode(loaded.content)) == 10
+
+
+def test_large_video_without_a_bucket_says_what_to_configure(pipeline, files):
+    answer = work(Worker(WorkerSettings(max_result_megabytes=0.001), pipeline), files)
+    assert answer["code"] == "too_large"
+    assert "BUCKET_ENDPOINT_URL" in answer["error"]
+
+
+def test_absent_bucket_is_told_at_the_start(bucket_settings):
+    from omniavatar.serving.storage import Bucket
+
+    with pytest.raises(OutputError, match="BUCKET_NAME"):
+        Bucket(WorkerSettings(**{**bucket_settings, "bucket_name": "absent"}))
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"OMNIAVATAR_MODEL": "13B"}, "OMNIAVATAR_MODEL"),
+        ({"OMNIAVATAR_WEIGHTS": "/absent"}, "OMNIAVATAR_WEIGHTS"),
+        ({"OMNIAVATAR_MODEL": "14B", "OMNIAVATAR_WEIGHTS": ""}, "14B"),
+        ({"OMNIAVATAR_MAX_FILE_MB": "many"}, "OMNIAVATAR_MAX_FILE_MB"),
+        ({"BUCKET_NAME": "videos"}, "BUCKET_ENDPOINT_URL"),
+        ({"OMNIAVATAR_DEVICE": "tpu"}, "tpu"),
+    ],
+)
+def test_broken_set_up_stops_the_worker_with_one_sentence(
+    variables, told, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert handler.main() == 1
+    sentence = capfd.readouterr().err.strip().splitlines()[-1]
+    assert sentence.startswith("omniavatar: the worker can not start: ")
+    assert told in sentence
