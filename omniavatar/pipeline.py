@@ -159,26 +159,32 @@ class AvatarPipeline:
             settings=settings,
             silence_seconds=request.silence_seconds + keep_lead / plan.fps,
         ) as writer:
-            work = self.render(job, conditions)
-            for piece in clock.timed(work, {ChunkStep: "denoise", ChunkVideo: "decode"}):
-                if isinstance(piece, ChunkStep):
-                    progress.step_done()
-                    yield self._step_done(piece, job, progress, clock)
-                    continue
-                with clock.stage("write"):
-                    video = joiner.new_frames(piece)
-                    frames = to_pixels(video, rounding=request.pixel_rounding)
-                    writer.write(frames)
-                    written += len(frames)
-                progress.decode_done()
-                yield ChunkDone(
-                    chunk=piece.chunk + 1,
-                    chunks=len(plan.chunks),
-                    frames=frames,
-                    fraction=progress.fraction,
-                    elapsed_seconds=clock.elapsed,
-                    remaining_seconds=progress.remaining_seconds,
-                )
+            try:
+                work = self.render(job, conditions)
+                for piece in clock.timed(work, {ChunkStep: "denoise", ChunkVideo: "decode"}):
+                    if isinstance(piece, ChunkStep):
+                        progress.step_done()
+                        yield self._step_done(piece, job, progress, clock)
+                        continue
+                    with clock.stage("write"):
+                        frames = to_pixels(
+                            joiner.new_frames(piece), rounding=request.pixel_rounding
+                        )
+                        writer.write(frames)
+                        written += len(frames)
+                    progress.decode_done()
+                    yield ChunkDone(
+                        chunk=piece.chunk + 1,
+                        chunks=len(plan.chunks),
+                        frames=frames,
+                        fraction=progress.fraction,
+                        elapsed_seconds=clock.elapsed,
+                        remaining_seconds=progress.remaining_seconds,
+                    )
+            finally:
+                held = joiner.take_held()  # none, unless the job ends early
+                if held is not None:
+                    writer.write(to_pixels(held, rounding=request.pixel_rounding))
             with clock.stage("write"):
                 writer.finish()
         yield Finished(

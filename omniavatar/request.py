@@ -168,7 +168,7 @@ class GenerationRequest:
     )
     join: Literal["smooth", "published"] = _setting(
         "smooth",
-        "fade the small jump where two chunks meet, or leave it",
+        "fade one chunk into the next over frames that both show, or cut",
         "compatibility",
         published="published",
     )

@@ -115,15 +115,24 @@ def test_the_same_request_gives_the_same_frames_whatever_ran_before(
     assert np.array_equal(first, frames_of(pipeline, request, tmp_path / "c.mp4"))
 
 
-def test_a_longer_recording_begins_like_a_shorter_one_of_its_chunks(
-    pipeline, make_request, tmp_path
-):
-    """Chunk 2 must not change what chunk 1 has already handed over."""
-    events = pipeline.stream(make_request(2.0), tmp_path / "out.mp4")
+def test_each_chunk_adds_its_new_frames(pipeline, make_request, tmp_path):
+    request = make_request(2.0, join="published")
+    events = pipeline.stream(request, tmp_path / "out.mp4")
     chunks = [event.frames for event in events if isinstance(event, ChunkDone)]
     assert len(chunks[0]) == FRAMES_PER_CHUNK - 1
     assert all(len(frames) == NEW_FRAMES for frames in chunks[1:-1])
     assert sum(map(len, chunks)) == 50
+
+
+def test_a_faded_join_changes_only_frames_that_both_chunks_show(pipeline, make_request, tmp_path):
+    request = make_request(1.0)  # two chunks, which share frames 8 to 20
+    faded = frames_of(pipeline, request, tmp_path / "out.mp4")
+    cut = frames_of(pipeline, dataclasses.replace(request, join="published"), tmp_path / "out.mp4")
+    changed = [n for n in range(len(cut)) if not np.array_equal(cut[n], faded[n])]
+    assert changed
+    assert set(changed) <= set(
+        range(12, 20)
+    )  # the last eight of them, counted without the portrait
 
 
 def test_closing_the_stream_leaves_the_finished_chunks_as_a_video(pipeline, make_request, tmp_path):
