@@ -141,7 +141,11 @@ def _normalise(norm: WanRMS_norm, hidden: Tensor) -> Tensor:
 
     The floor equals the one of `F.normalize`, which the class uses, on all but vanishing vectors.
     """
-    last = F.rms_norm(hidden.movedim(1, -1), hidden.shape[1:2], norm.gamma.flatten(), eps=1e-24)
+    # One kernel only when both types are the same; under autocast it would be run in float32, and
+    # all that follows with it, although its sums are float32 in any case.
+    scale = norm.gamma.flatten().to(hidden.dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        last = F.rms_norm(hidden.movedim(1, -1), hidden.shape[1:2], scale, eps=1e-24)
     return (last + norm.bias if isinstance(norm.bias, Tensor) else last).movedim(-1, 1)
 
 

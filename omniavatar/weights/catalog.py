@@ -177,7 +177,7 @@ NANO = ModelSpec(
     source=Bundled(path="nano/weights"),
     sizes=((128, 128),),
     steps=4,
-    guidance=1.5,
+    guidance=1.8,
     max_tokens=1088,
     prompt="A person is talking to the camera.",
     negative_prompt="",

@@ -1,0 +1,259 @@
+"""Make the bundled model: data, training, export, evaluation. One command for each part.
+
+    python -m omniavatar.nano speech          the bank of speech that the other parts use
+    python -m omniavatar.nano data            a contact sheet of what training sees
+    python -m omniavatar.nano speech-encoder  train wav2vec2
+    python -m omniavatar.nano vae             train the VAE
+    python -m omniavatar.nano reader          train evaluation's reader of mouths
+    python -m omniavatar.nano export --only vae speech-encoder reader
+    python -m omniavatar.nano windows         draw and encode the clips of the next part
+    python -m omniavatar.nano transformer     train transformer and text encoder on what they give
+    python -m omniavatar.nano export --only transformer
+    python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
+
+A part of training that was stopped goes on from its checkpoint when it is called again.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from omniavatar.nano.speech import SpeechBank
+
+TRAINING_PARTS = {"speech-encoder": 70, "vae": 330, "reader": 60, "transformer": 1000}
+"""Parts, and the seconds that each had on the card that the bundled weights were trained on."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one part; 0 when it is done, 1 when evaluation misses a bar."""
+    started = time.monotonic()
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)7d %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if options.part == "evaluate":
+        return _evaluate(options)
+    if options.part == "speech":
+        _make_speech(options)
+    elif options.part == "data":
+        _draw_sheet(options)
+    elif options.part == "export":
+        _export(options)
+    else:
+        deadline = started + options.stop_after if options.stop_after else float("inf")
+        _train(options, deadline)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m omniavatar.nano",
+        description="Make the bundled model.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=__doc__,
+    )
+    parser.add_argument("--runs", type=Path, default=Path("build/nano"), help="checkpoints")
+    parts = parser.add_subparsers(dest="part", required=True)
+
+    speech = parts.add_parser("speech", help="make the bank of speech")
+    speech.add_argument("--streams", type=int, default=400, help="of a minute each")
+    speech.add_argument("--held-out-streams", type=int, default=32)
+    speech.add_argument("--seconds", type=float, default=60.0, help="length of a stream")
+    speech.add_argument("--processes", type=int, default=1)
+
+    data = parts.add_parser("data", help="draw a contact sheet")
+    data.add_argument("--sheet", type=Path, default=Path("build/nano/data.png"))
+    data.add_argument("--clips", type=int, default=14)
+    data.add_argument("--seed", type=int, default=1)
+
+    for name, seconds in TRAINING_PARTS.items():
+        part = parts.add_parser(name, help=f"train the {name}")
+        part.add_argument("--seconds", type=float, default=seconds, help="whole budget")
+        part.add_argument("--stop-after", type=float, help="leave this call after so many seconds")
+        part.add_argument("--batch", type=int)
+        part.add_argument("--device", default="cuda")
+        if name == "transformer":
+            part.add_argument("--weights", type=Path, help="where the other parts are exported")
+        elif name != "speech-encoder":
+            part.add_argument("--clips", type=int, help="drawn before training")
+
+        if name == "transformer":
+            part.add_argument(
+                "--from-weights", action="store_true", help="go on from what is exported"
+            )
+
+    windows = parts.add_parser("windows", help="draw and encode the transformer's clips")
+    windows.add_argument("--weights", type=Path, help="where the VAE is exported")
+    windows.add_argument("--clips", type=int, default=1800)
+    windows.add_argument("--number", type=int, default=0, help="of this process, if many share")
+    windows.add_argument("--stop-after", type=float, help="draw no more after so many seconds")
+    windows.add_argument("--device", default="cuda")
+    windows.set_defaults(seconds=0.0)
+
+    export = parts.add_parser("export", help="write the bundled checkpoint")
+    export.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
+    export.add_argument("--only", nargs="+", help="parts to write")
+
+    evaluate = parts.add_parser("evaluate", help="measure the bundled model")
+    evaluate.add_argument("--json", type=Path, help="write the measurements here")
+    evaluate.add_argument("--sheet", type=Path, help="write a contact sheet here")
+    evaluate.add_argument("--clips", type=int, default=28, help="clips of two chunks")
+    evaluate.add_argument("--folder", type=Path, help="another checkpoint in the same layout")
+    return parser
+
+
+def _make_speech(options: argparse.Namespace) -> None:
+    from omniavatar.nano.banks import write_speech
+    from omniavatar.nano.speech import speech_bank
+
+    for held_out, streams in ((False, options.streams), (True, options.held_out_streams)):
+        bank = speech_bank(
+            streams, options.seconds, seed=7, processes=options.processes, held_out=held_out
+        )
+        write_speech(bank, options.runs, held_out=held_out)
+
+
+def _train(options: argparse.Namespace, deadline: float) -> None:
+    import torch
+
+    device = torch.device(options.device)
+    torch.backends.cudnn.benchmark = True
+    speech = _speech(options.runs, device)
+    held_out = _speech(options.runs, device, held_out=True)
+    common = {
+        "folder": options.runs,
+        "seconds": options.seconds,
+        "deadline": deadline,
+        "device": device,
+        **{
+            name: value
+            for name in ("batch", "clips")
+            if (value := getattr(options, name, None)) is not None
+        },
+    }
+    if options.part == "speech-encoder":
+        from omniavatar.nano.train_speech_encoder import train_speech_encoder
+
+        train_speech_encoder(speech, held_out, **common)
+    elif options.part == "vae":
+        from omniavatar.nano.train_vae import train_vae
+
+        train_vae(speech, held_out, **common)
+    elif options.part == "reader":
+        from omniavatar.nano.train_reader import train_reader
+
+        train_reader(speech, held_out, **common)
+    elif options.part == "windows":
+        from omniavatar.nano.windows import write_windows
+
+        del common["seconds"]
+        write_windows(speech, _weights(options), number=options.number, **common)
+    else:
+        from omniavatar.nano.train_transformer import train_transformer
+
+        train_transformer(
+            speech, held_out, _weights(options), from_weights=options.from_weights, **common
+        )
+
+
+def _draw_sheet(options: argparse.Namespace) -> None:
+    import torch
+
+    from omniavatar.nano.architecture import CHUNK_FRAMES, SIZE
+    from omniavatar.nano.clips import sample_clips
+    from omniavatar.nano.prompts import BEHAVIOURS
+    from omniavatar.nano.sheet import write_sheet
+    from omniavatar.nano.speech import speech_bank
+
+    clips = sample_clips(
+        speech_bank(options.clips, 8.0, seed=options.seed),
+        count=options.clips,
+        frames=CHUNK_FRAMES,
+        height=SIZE,
+        width=SIZE,
+        generator=torch.Generator().manual_seed(options.seed),
+        device="cpu",
+        behaviours=BEHAVIOURS,
+    )
+    options.sheet.parent.mkdir(parents=True, exist_ok=True)
+    write_sheet(clips.frames, None, options.sheet)
+    for number, prompt in enumerate(clips.prompts, start=1):
+        print(f"{number:3}  {prompt}")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from omniavatar.nano.evaluate import as_table, evaluate, write_json
+
+    figures = evaluate(clips=options.clips, folder=options.folder, sheet=options.sheet)
+    print(as_table(figures))
+    if options.json is not None:
+        write_json(figures, options.json)
+    return 1 if any(figure.is_met is False for figure in figures) else 0
+
+
+def _export(options: argparse.Namespace) -> None:
+    import torch
+
+    from omniavatar.nano.export import PARTS, export
+
+    export(
+        options.runs,
+        _weights(options),
+        speech=_speech(options.runs, torch.device("cpu"), held_out=True),
+        only=tuple(options.only or PARTS),
+    )
+
+
+def _draw_sheet(options: argparse.Namespace) -> None:
+    import torch
+
+    from omniavatar.nano.architecture import SIZE
+    from omniavatar.nano.clips import sample_clips
+    from omniavatar.nano.prompts import BEHAVIOURS
+    from omniavatar.nano.sheet import write_sheet
+    from omniavatar.nano.speech import speech_bank
+
+    clips = sample_clips(
+        speech_bank(4, 16.0, seed=3),
+        count=options.clips,
+        frames=65,
+        height=SIZE,
+        width=SIZE,
+        generator=torch.Generator().manual_seed(3),
+        device="cpu",
+        behaviours=BEHAVIOURS,
+    )
+    options.sheet.parent.mkdir(parents=True, exist_ok=True)
+    write_sheet(clips.frames, clips.frames, options.sheet, rows=options.clips)
+    print(options.sheet)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from omniavatar.nano.evaluate import as_table, evaluate, write_json
+
+    figures = evaluate(clips=options.clips, folder=options.folder, sheet=options.sheet)
+    print(as_table(figures))
+    if options.json is not None:
+        write_json(figures, options.json)
+    return 0 if all(figure.is_met is not False for figure in figures) else 1
+
+
+def _weights(options: argparse.Namespace) -> Path:
+    from omniavatar.nano.architecture import weights_folder
+
+    return options.weights or weights_folder()
+
+
+def _speech(runs: Path, device: "torch.device", *, held_out: bool = False) -> "SpeechBank":
+    from omniavatar.nano.banks import read_speech
+
+    return read_speech(runs, held_out=held_out).to(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

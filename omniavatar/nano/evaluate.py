@@ -1,0 +1,314 @@
+"""How good the bundled model is: presenters, voices and sentences that training never saw.
+
+Every clip goes through the pipeline as a user's would, with the shipped default settings. Each
+figure stands beside its ceiling: the same measure on true drawings, and on those after the VAE.
+"""
+
+# n clips, t video frames, h, w rows and columns in pixels
+
+import json
+import tempfile
+import time
+import wave
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from omniavatar import AvatarPipeline, ChunkDone, GenerationRequest
+from omniavatar.models.whole_sequence import decode_whole, encode_whole
+from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES, SIZE, weights_folder
+from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
+from omniavatar.nano.espeak import SAMPLE_RATE
+from omniavatar.nano.probe import gradient_energy
+from omniavatar.nano.prompts import BEHAVIOURS
+from omniavatar.nano.reader import READINGS, Reader, load_reader
+from omniavatar.nano.regions import inside
+from omniavatar.nano.sheet import write_sheet
+from omniavatar.nano.speech import speech_bank
+from omniavatar.nano.train_speech_encoder import correlation
+
+FRAMES = 2 * CHUNK_FRAMES - OVERLAP_FRAMES
+"""Of a clip: two chunks, the portrait's own frame included."""
+
+JOIN = CHUNK_FRAMES - 1
+"""The first frame of the second chunk, in a video that has dropped the portrait's own frame."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measure.
+
+    Attributes:
+        value: of the generated videos.
+        true: of true drawings, where that means something.
+        decoded: of true drawings after the VAE.
+        bar: what it is held to.
+        at_least: whether the bar is a floor or a ceiling.
+    """
+
+    name: str
+    value: float
+    true: float | None = None
+    decoded: float | None = None
+    bar: float | None = None
+    at_least: bool = True
+
+    @property
+    def is_met(self) -> bool | None:
+        """None where there is no bar."""
+        if self.bar is None:
+            return None
+        return self.value >= self.bar if self.at_least else self.value <= self.bar
+
+
+@torch.inference_mode()
+def evaluate(
+    *, clips: int, folder: Path | None = None, sheet: Path | None = None, seed: int = 2026
+) -> list[Figure]:
+    """Generate `clips` clips of two chunks, the behaviours in turn, and measure them.
+
+    Args:
+        folder: another checkpoint in the layout of the bundled one.
+        sheet: where to write a picture of true rows above generated ones.
+        seed: of presenters, sentences and voices; training used other seeds and other voices.
+    """
+    pipeline = AvatarPipeline.from_pretrained("nano", folder=folder)
+    reader = load_reader((folder or weights_folder()) / "reader")
+    bank = speech_bank(max(8, clips), 16.0, seed=seed, held_out=True)
+    truth = sample_clips(
+        bank,
+        count=clips,
+        frames=FRAMES,
+        height=SIZE,
+        width=SIZE,
+        generator=torch.Generator().manual_seed(seed),
+        device="cpu",
+        behaviours=BEHAVIOURS,
+        continuation_share=0.0,
+    )
+    made = _generate(pipeline, truth)
+    decoded = _through_vae(pipeline.models.vae, truth.frames)
+    if sheet is not None:
+        write_sheet(made, truth.frames[:, 1:], sheet)
+    shown = truth.frames[:, 1:]
+    return [
+        *_mouth_figures(reader, truth, made, decoded[:, 1:]),
+        *_vae_figures(truth, decoded),
+        *_identity_figures(truth, made, decoded, _reference_after_vae(decoded)),
+        *_join_figures(made, shown, decoded[:, 1:]),
+        *_speed_figures(pipeline, truth),
+    ]
+
+
+def as_table(figures: list[Figure]) -> str:
+    """The figures for people."""
+    lines = [f"{'':<34}{'generated':>10}{'true':>9}{'VAE':>9}   bar"]
+    for figure in figures:
+        line = f"{figure.name:<34}{figure.value:>10.3f}"
+        for ceiling in (figure.true, figure.decoded):
+            line += " " * 9 if ceiling is None else f"{ceiling:>9.3f}"
+        if figure.bar is not None:
+            sign = ">=" if figure.at_least else "<="
+            line += f"   {sign} {figure.bar:g} {'met' if figure.is_met else 'MISSED'}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def write_json(figures: list[Figure], path: Path) -> None:
+    """The figures for programs, by name."""
+    values = {figure.name: {**asdict(figure), "met": figure.is_met} for figure in figures}
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _generate(pipeline: AvatarPipeline, truth: Clips) -> Tensor:
+    """What the pipeline makes of portraits, waveforms and prompts: [n, t - 1, 3, h, w] uint8."""
+    made = []
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(len(truth.prompts)):
+            request = _request(Path(name), truth, number, rows=FRAMES - 1)
+            events = pipeline.stream(request, Path(name) / "clip.mp4")
+            parts = [event.frames for event in events if isinstance(event, ChunkDone)]
+            made.append(torch.from_numpy(np.concatenate(parts)))
+    return rearrange(torch.stack(made), "n t h w c -> n t c h w")
+
+
+def _request(folder: Path, truth: Clips, number: int, *, rows: int) -> GenerationRequest:
+    portrait = rearrange(truth.reference[number], "c h w -> h w c").numpy()
+    Image.fromarray(portrait).save(folder / "portrait.png")
+    samples = (truth.waveform[number, : rows * SAMPLES_PER_ROW] * 32767).round().to(torch.int16)
+    with wave.open(str(folder / "speech.wav"), "wb") as sound:
+        sound.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        sound.writeframes(samples.numpy().tobytes())
+    return GenerationRequest(
+        image=folder / "portrait.png",
+        audio=folder / "speech.wav",
+        prompt=truth.prompts[number],
+        seed=number,
+    )
+
+
+def _through_vae(vae: AutoencoderKLWan, frames: Tensor) -> Tensor:
+    """True frames encoded and decoded, [n, t, 3, h, w] uint8."""
+    results = []
+    for clip in frames:
+        video = rearrange(clip, "t c h w -> 1 c t h w").float() / 127.5 - 1
+        again = decode_whole(vae, encode_whole(vae, video))
+        results.append(((again[0] + 1) * 127.5).round().to(torch.uint8))
+    return rearrange(torch.stack(results), "n c t h w -> n t c h w")
+
+
+def _reference_after_vae(decoded: Tensor) -> Tensor:
+    """The portrait as the VAE gives it back: frame 0, which depends on no other, [n, 3, h, w]."""
+    return decoded[:, 0]
+
+
+def _mouth_figures(reader: Reader, truth: Clips, made: Tensor, decoded: Tensor) -> list[Figure]:
+    wanted = truth.mouth[:, 1:]  # [n, t - 1, 3]
+    read = {
+        "made": reader.read(made),
+        "true": reader.read(truth.frames[:, 1:]),
+        "decoded": reader.read(decoded),
+    }
+
+    def agreement(which: str, index: int, *, shuffled: bool = False) -> float:
+        target = wanted.roll(1, 0) if shuffled else wanted
+        return correlation(read[which][..., index], target[..., index]).mean().item()
+
+    figures = []
+    for index, name in enumerate(READINGS):
+        figures.append(
+            Figure(
+                name=f"mouth {name}, correlation",
+                value=agreement("made", index),
+                true=agreement("true", index),
+                decoded=agreement("decoded", index),
+                bar=0.9 if name == "opening" else None,
+            )
+        )
+    figures.append(
+        Figure(
+            name="mouth opening, other clip's speech",
+            value=agreement("made", 0, shuffled=True),
+            true=agreement("true", 0, shuffled=True),
+            decoded=agreement("decoded", 0, shuffled=True),
+            bar=0.1,
+            at_least=False,
+        )
+    )
+
+    def spread(which: str) -> float:
+        return (read[which][..., 0].std() / wanted[..., 0].std()).item()
+
+    figures.append(
+        Figure(
+            name="mouth opening, spread over true",
+            value=spread("made"),
+            true=spread("true"),
+            decoded=spread("decoded"),
+        )
+    )
+    return figures
+
+
+def _vae_figures(truth: Clips, decoded: Tensor) -> list[Figure]:
+    error = (decoded.float() - truth.frames.float()).square().mean(2)  # [n, t, h, w]
+    mouth = inside(truth.regions.mouth, height=SIZE, width=SIZE)
+    return [
+        Figure(name="VAE, dB", value=_decibels(error, torch.ones_like(mouth)), bar=31),
+        Figure(name="VAE in the mouth's box, dB", value=_decibels(error, mouth), bar=26),
+    ]
+
+
+def _identity_figures(
+    truth: Clips, made: Tensor, decoded: Tensor, reference: Tensor
+) -> list[Figure]:
+    figures = [
+        Figure(
+            name="what holds still, dB to portrait",
+            value=_stillness(truth, made),
+            decoded=_stillness(truth, decoded[:, 1:]),
+            bar=32,
+        )
+    ]
+    boxes = truth.regions.head
+    base = gradient_energy(reference[:, None], boxes[:, :1])  # [n, 1]
+    true_base = gradient_energy(truth.reference[:, None], boxes[:, :1])
+
+    def detail(frames: Tensor, over: Tensor) -> Tensor:
+        return (gradient_energy(frames, boxes[:, 1:]) / over).mean(1)  # [n]
+
+    ours = detail(made, base)
+    true = detail(truth.frames[:, 1:], true_base)
+    after_vae = detail(decoded[:, 1:], base)
+    for index, behaviour in enumerate(BEHAVIOURS):
+        chosen = slice(index, None, len(BEHAVIOURS))
+        if len(ours[chosen]):
+            figures.append(
+                Figure(
+                    name=f"head detail, {behaviour}",
+                    value=ours[chosen].mean().item(),
+                    true=true[chosen].mean().item(),
+                    decoded=after_vae[chosen].mean().item(),
+                    bar=0.8,
+                )
+            )
+    return figures
+
+
+def _stillness(truth: Clips, frames: Tensor) -> float:
+    error = (frames.float() - truth.reference[:, None].float()).square().mean(2)
+    return _decibels(error, truth.static[:, None].expand_as(error))
+
+
+def _join_figures(made: Tensor, true: Tensor, decoded: Tensor) -> list[Figure]:
+    """Changes from frame to frame, in units of the clip's median change."""
+
+    def measure(frames: Tensor) -> tuple[float, float]:
+        change = frames.float().diff(dim=1).abs().mean((2, 3, 4))  # [n, t - 2]
+        change = change / change.median(dim=1, keepdim=True).values
+        join = change[:, JOIN - 1].mean().item()
+        ordinary = torch.cat([change[:, : JOIN - 1], change[:, JOIN:]], dim=1)
+        return join, ordinary.quantile(0.95).item()
+
+    (join, usual), (true_join, true_usual), (vae_join, vae_usual) = map(
+        measure, (made, true, decoded)
+    )
+    return [
+        Figure(
+            name="change at the join, over median",
+            value=join,
+            true=true_join,
+            decoded=vae_join,
+            bar=usual,
+            at_least=False,
+        ),
+        Figure(
+            name="95th percentile of other changes", value=usual, true=true_usual, decoded=vae_usual
+        ),
+    ]
+
+
+def _speed_figures(pipeline: AvatarPipeline, truth: Clips) -> list[Figure]:
+    with tempfile.TemporaryDirectory() as name:
+        request = _request(Path(name), truth, 0, rows=75)
+        began = time.monotonic()
+        pipeline.generate(request, Path(name) / "clip.mp4")
+        seconds = time.monotonic() - began
+    return [Figure(name="3 s of speech, warm, seconds", value=seconds, bar=15, at_least=False)]
+
+
+def _decibels(error: Tensor, where: Tensor) -> float:
+    """Peak signal to noise ratio of squared errors in 0..255: of each clip, then their mean.
+
+    Args:
+        error: [n, t, h, w].
+        where: the pixels that count, of the same shape, bool.
+    """
+    of_clips = (error * where).sum((1, 2, 3)) / where.sum((1, 2, 3))
+    return (10 * (255**2 / of_clips.clamp_min(1e-9)).log10()).mean().item()

@@ -1,0 +1,154 @@
+"""What of nano is trained together: the transformer and the text encoder."""
+
+# b batch, s tokens, d width, t video frames, f latent frames, h, w latent rows and columns
+# c channels
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.transformers.transformer_wan import WanAttention
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from transformers import UMT5EncoderModel
+
+from omniavatar.models.transformer import OmniAvatarTransformer3DModel
+from omniavatar.nano.architecture import (
+    END,
+    PAD,
+    TEXT_ROWS,
+    build_text_encoder,
+    build_transformer,
+)
+from omniavatar.nano.windows import KNOWN_LATENTS, Windows
+
+
+class Generator(nn.Module):
+    """What is trained: the transformer and the text encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = build_transformer()
+        self.text_encoder = build_text_encoder()
+        nn.init.zeros_(self.transformer.proj_out.weight)
+        nn.init.zeros_(self.transformer.proj_out.bias)
+        for block in self.transformer.blocks:
+            block.attn2.set_processor(_ShortContext())
+
+    @classmethod
+    def load(cls, weights: Path) -> Self:
+        """Read the exported transformer and text encoder."""
+        generator = cls()
+        transformer = OmniAvatarTransformer3DModel.from_pretrained(
+            weights / "transformer", torch_dtype=torch.float32
+        )
+        generator.transformer.load_state_dict(transformer.state_dict())
+        encoder = UMT5EncoderModel.from_pretrained(weights / "text_encoder", dtype=torch.float32)
+        generator.text_encoder.load_state_dict(encoder.state_dict())
+        return generator
+
+    def encode_prompt(self, prompt: Tensor) -> Tensor:
+        """[b, rows] -> [b, rows, d], rows past the prompt zero."""
+        mask = prompt != PAD
+        # Given ready to add: of a mask of two axes the class asks the device whether it is full,
+        # and so waits for it in every step.
+        lowest = torch.finfo(torch.float32).min
+        added = torch.where(mask, 0.0, lowest)[:, None, None].expand(-1, 1, prompt.shape[1], -1)
+        hidden = self.text_encoder(input_ids=prompt, attention_mask=added).last_hidden_state
+        return hidden * mask[..., None]
+
+    def forward(self, hidden: Tensor, sigma: Tensor, context: Tensor, audio: Tensor) -> Tensor:
+        """Velocity of the latents, [b, 16, f, h, w], from [b, 33, f, h, w] and conditions."""
+        return self.transformer(
+            hidden_states=hidden,
+            timestep=1000 * sigma,
+            encoder_hidden_states=context,
+            audio_conditioning=self.transformer.encode_audio(audio),
+            return_dict=False,
+        )[0]
+
+
+class _ShortContext:
+    """Cross attention to a few rows, of which the last stands for all the zero rows up to 512.
+
+    Rows that are alike get the same score; so one of them with the logarithm of their number added
+    to its score weighs as much as all. The attention is exactly that to 512 rows.
+    """
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,  # noqa: ARG002
+        rotary_emb: Any = None,  # noqa: ARG002
+    ) -> Tensor:
+        rows = encoder_hidden_states.shape[1]
+        query = attn.norm_q(attn.to_q(hidden_states))
+        key = attn.norm_k(attn.to_k(encoder_hidden_states))
+        value = attn.to_v(encoder_hidden_states)
+        query, key, value = (
+            rearrange(x, "b s (heads d) -> b heads s d", heads=attn.heads)
+            for x in (query, key, value)
+        )
+        bias = torch.zeros(rows, device=query.device, dtype=query.dtype)
+        bias[-1] = math.log(TEXT_ROWS - rows + 1)
+        mixed = F.scaled_dot_product_attention(
+            query, key.type_as(query), value.type_as(query), attn_mask=bias.expand(1, 1, 1, rows)
+        )
+        return attn.to_out[0](rearrange(mixed, "b heads s d -> b s (heads d)"))
+
+
+def assemble(noisy: Tensor, given: Tensor, reference: Tensor, is_given: Tensor) -> Tensor:
+    """The transformer's 33 channels.
+
+    Args:
+        noisy, given: [b, c, f, h, w]; `given` counts where `is_given` [b, f] says.
+        reference: the portrait's latent, [b, c, h, w].
+    """
+    where = is_given[:, None, :, None, None]
+    hidden = torch.where(where, given, noisy)
+    still = repeat(reference, "b c h w -> b c f h w", f=noisy.shape[2])
+    mask = (~where).to(noisy.dtype).expand(-1, -1, -1, *noisy.shape[3:])
+    return torch.cat([hidden, still, mask], dim=1)
+
+
+def given_latents(windows: Windows, *, noise: float) -> Tensor:
+    """[b, c, f, h, w] whose first frames are those given: the portrait, or a noisy prefix."""
+    given = windows.latents.float().clone()
+    prefix = windows.prefix.float()
+    is_continuation = (windows.known > 1)[:, None, None, None, None]
+    strength = noise * torch.rand(len(windows), 1, 1, 1, 1, device=given.device).square()
+    prefix = prefix + is_continuation * strength * torch.randn_like(prefix)
+    given[:, :, :KNOWN_LATENTS] = torch.where(is_continuation, prefix, given[:, :, :KNOWN_LATENTS])
+    return given
+
+
+@torch.no_grad()
+def generate(
+    network: Generator, windows: Windows, *, steps: int, guidance: float, seed: int
+) -> Tensor:
+    """Euler steps of the published schedule (shift 5) -> [n, c, f, h, w]."""
+    device = windows.latents.device
+    frames = windows.latents.shape[2]
+    given = torch.arange(frames, device=device) < windows.known[:, None]
+    known = given_latents(windows, noise=0.0)
+    empty = torch.full_like(windows.prompt, PAD)
+    empty[:, 0] = END
+    conditions = [(network.encode_prompt(windows.prompt), windows.audio.float())]
+    if guidance != 1:
+        conditions.append((network.encode_prompt(empty), torch.zeros_like(conditions[0][1])))
+    noise = torch.randn(windows.latents.shape, generator=torch.Generator().manual_seed(seed))
+    sample = noise.to(device)
+    line = torch.linspace(1, 0, steps + 1)
+    sigmas = 5 * line / (1 + 4 * line)
+    for sigma, following in pairwise(sigmas):
+        hidden = assemble(sample, known, windows.reference.float(), given)
+        level = sigma.to(device).expand(len(windows))
+        found = [network(hidden, level, text, audio).float() for text, audio in conditions]
+        velocity = found[-1] + guidance * (found[0] - found[-1])
+        sample = sample + (following - sigma).item() * velocity
+    return torch.where(given[:, None, :, None, None], known, sample)

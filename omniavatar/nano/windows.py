@@ -1,0 +1,285 @@
+"""Drawn clips as the transformer sees them: latents, speech features, prompt, loss weights.
+
+A third of the windows go on from given frames, as every chunk of a long video but the first does.
+Those frames went through the VAE twice, as what a chunk hands on has.
+"""
+
+# n clips, b batch, t video frames, f latent frames, h, w latent rows and columns, c channels
+
+import logging
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from einops import rearrange
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Wav2Vec2Model
+
+from omniavatar.models.whole_sequence import decode_whole, encode_whole
+from omniavatar.nano.architecture import (
+    CHUNK_FRAMES,
+    OVERLAP_FRAMES,
+    PAD,
+    SIZE,
+    build_tokenizer,
+)
+from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
+from omniavatar.nano.prompts import VOCABULARY
+from omniavatar.nano.regions import inside, to_latent_cells
+from omniavatar.nano.speech import SpeechBank
+from omniavatar.nano.train_speech_encoder import encode_batch, normalise
+from omniavatar.nano.train_vae import to_channels_last
+
+logger = logging.getLogger(__name__)
+
+PROMPT_ROWS = 48
+"""Rows of text kept in training; the rest of the 512 are zero and all alike."""
+
+KNOWN_LATENTS = (OVERLAP_FRAMES + 3) // 4
+LEAD_FRAMES = 4
+"""Frames drawn before a window, so that its first frames can be decoded with a past."""
+
+MOUTH_WEIGHT, EYE_WEIGHT, HEAD_WEIGHT = 7.0, 6.0, 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class Latents:
+    """The trained VAE, with latents of about zero mean and unit variance."""
+
+    vae: AutoencoderKLWan
+
+    @classmethod
+    def load(cls, weights: Path, device: torch.device) -> Self:
+        """Read the exported VAE, in the precision in which it is shipped."""
+        vae = AutoencoderKLWan.from_pretrained(weights / "vae", torch_dtype=torch.float32)
+        vae = vae.eval().requires_grad_(False).to(device)
+        to_channels_last(vae)
+        return cls(vae)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """[b, 3, t, 8h, 8w] in -1..1 -> [b, c, f, h, w]."""
+        mean, std = self._statistics(video.device)
+        raw = torch.cat([encode_whole(self.vae, part).float() for part in video.split(32)])
+        return (raw - mean) / std
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """[b, c, f, h, w] -> [b, 3, t, 8h, 8w] in -1..1."""
+        mean, std = self._statistics(latents.device)
+        raw = latents * std + mean
+        return torch.cat([decode_whole(self.vae, part).float() for part in raw.split(16)])
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        config = self.vae.config
+        shape = (1, -1, 1, 1, 1)
+        return (
+            torch.tensor(config.latents_mean, device=device).view(shape),
+            torch.tensor(config.latents_std, device=device).view(shape),
+        )
+
+
+def load_speech_encoder(weights: Path, device: torch.device) -> Wav2Vec2Model:
+    """Read the exported speech encoder."""
+    encoder = Wav2Vec2Model.from_pretrained(weights / "speech_encoder", dtype=torch.float32)
+    return encoder.eval().requires_grad_(False).to(device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """Training examples on one device.
+
+    Attributes:
+        latents: [n, c, f, h, w] normalised, the truth.
+        prefix: [n, c, known, h, w], what is given instead of the first latents, where `known` > 1.
+        reference: [n, c, h, w].
+        speech: [n, rows, x]: 640 normalised samples a row, or after `hear` the encoder's features.
+        rows: [n, t], the row of the speech that a frame shows; -1 for the zero row.
+        prompt: [n, PROMPT_ROWS] token numbers.
+        weights: [n, f, h, w], of the loss.
+        known: [n], latent frames given.
+    """
+
+    latents: Tensor
+    prefix: Tensor
+    reference: Tensor
+    speech: Tensor
+    rows: Tensor
+    prompt: Tensor
+    weights: Tensor
+    known: Tensor
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    @property
+    def audio(self) -> Tensor:
+        """Speech features of each frame, [n, t, x], zero where a frame shows none."""
+        clip = torch.arange(len(self), device=self.rows.device)[:, None]
+        return self.speech[clip, self.rows.clamp_min(0)] * (self.rows >= 0)[..., None]
+
+    def take(self, chosen: Tensor) -> "Windows":
+        """The examples of these numbers."""
+        return Windows(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+
+    def put(self, start: int, other: "Windows") -> None:
+        """Overwrite some examples, going round at the end."""
+        where = (torch.arange(len(other)) + start) % len(self)
+        for f in fields(self):
+            getattr(self, f.name)[where] = getattr(other, f.name)
+
+    @torch.no_grad()
+    def hear(self, encoder: Wav2Vec2Model) -> "Windows":
+        """The same with the encoder's features in place of samples."""
+        rows = self.speech.shape[1]
+        with torch.autocast(self.speech.device.type, torch.bfloat16):
+            heard = [
+                encode_batch(encoder, part.flatten(1).float(), frames=rows).half()
+                for part in self.speech.split(128)
+            ]
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Windows(**{**values, "speech": torch.cat(heard)})
+
+    @classmethod
+    def join(cls, parts: "list[Windows]") -> "Windows":
+        """All examples in one."""
+        return Windows(
+            **{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)}
+        )
+
+    def write(self, path: Path) -> None:
+        """Write to a file, which is complete or not there."""
+        partial = path.with_suffix(".partial")
+        torch.save({f.name: getattr(self, f.name) for f in fields(self)}, partial)
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path, device: torch.device) -> "Windows":
+        """Read what `write` wrote."""
+        return Windows(**torch.load(path, map_location=device, weights_only=True))
+
+
+def draw_windows(
+    speech: SpeechBank,
+    latents: Latents,
+    tokenizer: PreTrainedTokenizerFast,
+    count: int,
+    *,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Windows:
+    """Draw clips and encode their pictures; their speech is left as samples."""
+    clips = sample_clips(
+        speech,
+        count=count,
+        frames=CHUNK_FRAMES + LEAD_FRAMES,
+        height=SIZE,
+        width=SIZE,
+        generator=generator,
+        device=device,
+    )
+    return encode_clips(clips, latents, tokenizer)
+
+
+@torch.no_grad()
+def encode_clips(clips: Clips, latents: Latents, tokenizer: PreTrainedTokenizerFast) -> Windows:
+    """Clips of `LEAD_FRAMES` more frames than a chunk -> what the transformer sees of them.
+
+    A first window begins with the clip's first frame, a continuation after the lead.
+    """
+    device = clips.frames.device
+    start = LEAD_FRAMES * clips.is_continuation.long()
+    frame = start[:, None] + torch.arange(CHUNK_FRAMES, device=device)  # [n, t]
+    clip = torch.arange(len(frame), device=device)[:, None]
+    with torch.autocast(device.type, torch.bfloat16):
+        video = clips.frames[clip, frame].float() / 127.5 - 1
+        truth = latents.encode(rearrange(video, "n t c h w -> n c t h w"))
+        reference = latents.encode(clips.reference[:, :, None].float() / 127.5 - 1)[:, :, 0]
+        prefix = truth[:, :, :KNOWN_LATENTS].clone()
+        if clips.is_continuation.any():
+            prefix[clips.is_continuation] = _hand_on(clips, latents)
+    return Windows(
+        latents=truth.half(),
+        prefix=prefix.half(),
+        reference=reference.half(),
+        speech=normalise(clips.waveform).unflatten(1, (-1, SAMPLES_PER_ROW)).half(),
+        rows=clips.audio_rows()[clip, frame],
+        prompt=tokenize(tokenizer, clips.prompts).to(device),
+        weights=_cell_weights(clips, clip, frame).half(),
+        known=torch.where(clips.is_continuation, KNOWN_LATENTS, 1),
+    )
+
+
+def write_windows(
+    speech: SpeechBank,
+    weights: Path,
+    *,
+    folder: Path,
+    clips: int,
+    number: int,
+    deadline: float,
+    device: torch.device,
+) -> None:
+    """Draw windows into `folder/windows-<number>.pt`, as many as the time allows.
+
+    Several processes with different numbers share the work.
+    """
+    latents, tokenizer = Latents.load(weights, device), build_tokenizer(VOCABULARY)
+    generator = torch.Generator().manual_seed(1000 + number)
+    parts: list[Windows] = []
+    while (done := sum(map(len, parts))) < clips and time.monotonic() < deadline:
+        count = min(96, clips - done)
+        parts.append(
+            draw_windows(speech, latents, tokenizer, count, generator=generator, device=device)
+        )
+    Windows.join(parts).write(folder / f"windows-{number}.pt")
+    logger.info("windows %d: %d clips", number, sum(map(len, parts)))
+
+
+def read_windows(folder: Path, encoder: Wav2Vec2Model, device: torch.device) -> Windows:
+    """All windows in the folder, heard.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    paths = sorted(folder.glob("windows-*.pt"))
+    if not paths:
+        raise FileNotFoundError(
+            f"{folder} holds no windows. Run `python -m omniavatar.nano windows` first."
+        )
+    return Windows.join([Windows.read(path, device).hear(encoder) for path in paths])
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: tuple[str, ...]) -> Tensor:
+    """[n, PROMPT_ROWS]; the last row is always padding, and stands for all the others."""
+    found = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=PROMPT_ROWS - 1,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return F.pad(found["input_ids"], (0, 1), value=PAD)
+
+
+def _hand_on(clips: Clips, latents: Latents) -> Tensor:
+    """Prefix latents of the continuation windows: decoded, and encoded again."""
+    frames = clips.frames[clips.is_continuation, : LEAD_FRAMES + OVERLAP_FRAMES]
+    video = rearrange(frames.float() / 127.5 - 1, "n t c h w -> n c t h w")
+    decoded = latents.decode(latents.encode(video))
+    return latents.encode(decoded[:, :, LEAD_FRAMES:])
+
+
+def _cell_weights(clips: Clips, clip: Tensor, frame: Tensor) -> Tensor:
+    regions = clips.regions
+    weights = torch.ones((), device=frame.device)
+    for boxes, weight in (
+        (regions.head, HEAD_WEIGHT),
+        (regions.eyes, EYE_WEIGHT),
+        (regions.mouth, MOUTH_WEIGHT),
+    ):
+        cells = to_latent_cells(inside(boxes[clip, frame], height=SIZE, width=SIZE))
+        weights = torch.where(cells, weight, weights)
+    return weights
