@@ -61,7 +61,9 @@ def test_one_pass_equals_the_cached_loop(layout: str, frames: int) -> None:
     assert _error(encode_whole(vae, video), latents) <= 4e-6
     # Random weights decode to almost nothing: enlarge the latents, or the clamp is never reached.
     for scale in (1, 300):
-        assert _error(decode_whole(vae, scale * latents), vae.decode(scale * latents).sample) <= 4e-6
+        assert (
+            _error(decode_whole(vae, scale * latents), vae.decode(scale * latents).sample) <= 4e-6
+        )
 
 
 def test_a_batch_equals_its_members_alone() -> None:
