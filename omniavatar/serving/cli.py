@@ -41,6 +41,9 @@ HEADINGS = {
 }
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """One word after `python -m omniavatar`."""
@@ -68,6 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_generate_options(parser: argparse.ArgumentParser) -> None:
+    files = _add_request_options(parser)
+    files.add_argument(
+        "--model",
+        choices=tuple(CATALOG),
+        default="nano",
+        help="checkpoint (default: %(default)s)",
+    )
+    files.add_argument(
+        "--weights", metavar="FOLDER", type=Path, help="where the checkpoint's files are"
+    )
+
+
+def _add_request_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """All fields of the request, and what every command that makes a video takes."""
     parser.usage = f"{parser.prog} IMAGE AUDIO [--prompt TEXT] [--output OUT.mp4] [settings]"
     groups = {group: parser.add_argument_group(title) for group, title in HEADINGS.items()}
     for entry in fields(GenerationRequest):
@@ -92,16 +109,8 @@ def _add_generate_options(parser: argparse.ArgumentParser) -> None:
         default=Path("avatar.mp4"),
         help="the video to write (default: %(default)s)",
     )
-    files.add_argument(
-        "--model",
-        choices=tuple(CATALOG),
-        default="nano",
-        help="checkpoint (default: %(default)s)",
-    )
-    files.add_argument(
-        "--weights", metavar="FOLDER", type=Path, help="where the checkpoint's files are"
-    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+    return files
 
 
 def _common(entry: Field[Any]) -> dict[str, Any]:
@@ -148,16 +157,7 @@ def _number(text: str) -> float:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    given = {} if options.request is None else _read_request(options.request)
-    names = {entry.name for entry in fields(GenerationRequest)}
-    given |= {name: value for name, value in vars(options).items() if name in names}
-    request = GenerationRequest.from_mapping(given)
-    # A checkpoint can take minutes to load: a file that cannot be read is told before that.
-    from omniavatar import load_image, load_speech
-
-    load_image(request.image)
-    load_speech(request.audio)
-
+    request = _request(options)
     from omniavatar import AvatarPipeline
 
     parts = 0
@@ -174,6 +174,20 @@ def _generate(options: argparse.Namespace) -> None:
         print(f"omniavatar: stopped; {kept}.", file=sys.stderr)
         raise
     print(options.output)
+
+
+def _request(options: argparse.Namespace) -> GenerationRequest:
+    """What the options ask for, with files that can be read."""
+    given = {} if options.request is None else _read_request(options.request)
+    names = {entry.name for entry in fields(GenerationRequest)}
+    given |= {name: value for name, value in vars(options).items() if name in names}
+    request = GenerationRequest.from_mapping(given)
+    # A checkpoint can take minutes to load: a file that cannot be read is told before that.
+    from omniavatar import load_image, load_speech
+
+    load_image(request.image)
+    load_speech(request.audio)
+    return request
 
 
 def _read_request(path: Path) -> dict[str, Any]:
@@ -286,6 +300,117 @@ def _bench(options: argparse.Namespace) -> None:
         print(f"{name.replace('_', ' '):<24} {shown}")
 
 
+# ---- remote, acceptance
+
+
+def _add_remote_options(parser: argparse.ArgumentParser) -> None:
+    files = _add_request_options(parser)
+    files.add_argument(
+        "--endpoint",
+        metavar="WHERE",
+        action="append",
+        required=True,
+        help="runpod:ID, replicate:OWNER/NAME or the http(s):// address of an app; "
+        "given several times, the next one stands in for one that fails",
+    )
+    files.add_argument(
+        "--model", choices=tuple(CATALOG), help="checkpoint (default: the endpoint's)"
+    )
+    files.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_number,
+        default=3600.0,
+        help="longest wait for an endpoint (default: %(default)g)",
+    )
+
+
+def _remote(options: argparse.Namespace) -> None:
+    from omniavatar.serving import remote
+
+    request = _request(options)
+    work = remote.stream(
+        request,
+        options.output,
+        endpoints=options.endpoint,
+        model=options.model,
+        seconds=options.timeout,
+    )
+    said = ""
+    with closing(work) as events:
+        for event in events:
+            if isinstance(event, remote.RemoteProgress):
+                words = wording.remote_progress(
+                    event.phase, event.fraction, event.remaining_seconds
+                )
+                if words != said and not options.quiet:
+                    print(words, file=sys.stderr, flush=True)
+                said = words
+    print(options.output)
+
+
+def _add_acceptance_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--endpoint",
+        metavar="WHERE",
+        default="local",
+        help="local, runpod:ID, replicate:OWNER/NAME or http(s)://... (default: %(default)s)",
+    )
+    parser.add_argument("--image", metavar="IMAGE", type=Path, default=EXAMPLES / "presenter-1.png")
+    parser.add_argument("--audio", metavar="AUDIO", type=Path, default=EXAMPLES / "speech-1.wav")
+    parser.add_argument("--model", choices=tuple(CATALOG), default="nano", help="checkpoint")
+    parser.add_argument("--weights", metavar="FOLDER", type=Path, help="where its files are")
+    parser.add_argument("--steps", metavar="N", type=_whole_number, help="denoising steps")
+    parser.add_argument(
+        "--seconds",
+        metavar="X",
+        type=_number,
+        nargs="+",
+        default=[5.0, 30.0, 60.0],
+        help="lengths of the recordings (default: 5 30 60)",
+    )
+    parser.add_argument(
+        "--price", metavar="X", type=_number, default=0.0, help="dollars an hour, for the costs"
+    )
+    parser.add_argument(
+        "--report",
+        metavar="NAME",
+        type=Path,
+        default=Path("acceptance"),
+        help="write NAME.md and NAME.json (default: %(default)s)",
+    )
+
+
+def _acceptance(options: argparse.Namespace) -> None:
+    from omniavatar.serving import acceptance
+
+    def tell(check: acceptance.Check) -> None:
+        words = {True: "passed", False: "FAILED", None: "-"}[check.passed]
+        print(f"{words:<7} {check.name}: {check.measured}", file=sys.stderr, flush=True)
+
+    report = acceptance.run(
+        options.endpoint,
+        image=options.image,
+        speech=options.audio,
+        model=options.model,
+        weights=options.weights,
+        steps=options.steps,
+        audio_seconds=options.seconds,
+        price_per_hour=options.price,
+        tell=tell,
+    )
+    options.report.with_suffix(".md").write_text(report.to_markdown(), encoding="utf-8")
+    options.report.with_suffix(".json").write_text(report.to_json(), encoding="utf-8")
+    print(report.to_markdown(), end="")
+    if not report.passed:
+        failed = ", ".join(check.name for check in report.checks if check.passed is False)
+        raise AcceptanceError(f"not accepted: {failed}")
+
+
+class AcceptanceError(OmniAvatarError):
+    """A check of the list has failed."""
+
+
 # ---- the parser
 
 
@@ -324,6 +449,18 @@ COMMANDS = (
         help="measure the speed of a model on this machine",
         add_options=_add_bench_options,
         run=_bench,
+    ),
+    Command(
+        name="remote",
+        help="have an endpoint elsewhere make the video",
+        add_options=_add_remote_options,
+        run=_remote,
+    ),
+    Command(
+        name="acceptance",
+        help="go through the checklist of a release, here or on an endpoint",
+        add_options=_add_acceptance_options,
+        run=_acceptance,
     ),
 )
 

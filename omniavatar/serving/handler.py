@@ -230,6 +230,8 @@ def main() -> int:
     began = time.monotonic()
     try:
         settings = WorkerSettings.from_environment(os.environ)
+        if settings.ready_file is not None:
+            settings.ready_file.unlink(missing_ok=True)
         bucket = None
         if settings.has_bucket:
             from omniavatar.serving.storage import Bucket
@@ -243,6 +245,8 @@ def main() -> int:
         return 1
     load_seconds = time.monotonic() - began
     logger.info("%s is loaded, after %.1f s", settings.model, load_seconds)
+    if settings.ready_file is not None:
+        settings.ready_file.touch()
     # The SDK writes the jobs it holds into this file. One left by a process that was killed would
     # make it believe for ever that it is busy.
     Path(".runpod_jobs.pkl").unlink(missing_ok=True)

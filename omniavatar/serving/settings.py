@@ -58,6 +58,9 @@ class WorkerSettings:
         "largest MP4 in an answer; base64 adds a third, and the platform takes 10 MB (20 for "
         "/runsync); larger ones go to the bucket",
     )
+    ready_file: Path | None = _variable(  # noqa: RUF009 (it makes a `field`)
+        "OMNIAVATAR_READY_FILE", None, "file that is there while the model is loaded, for checks"
+    )
     bucket_endpoint: str | None = _variable(
         "BUCKET_ENDPOINT_URL", None, "address of S3-compatible storage; empty: no bucket"
     )
@@ -112,6 +115,7 @@ class WorkerSettings:
 _BUCKET = ("bucket_endpoint", "bucket_name", "bucket_key", "bucket_secret")
 _KINDS: Mapping[str, type] = {
     "weights": Path,
+    "ready_file": Path,
     "max_tokens": int,
     "max_steps": int,
     "bucket_link_seconds": int,

@@ -27,6 +27,13 @@ def timing(event: StepDone | ChunkDone) -> str:
     return f"{elapsed}, about {clock(event.remaining_seconds)} left"
 
 
+def remote_progress(phase: str, fraction: float | None, remaining_seconds: float | None) -> str:
+    """What an endpoint tells of a job, in one line."""
+    percent = "" if fraction is None else f"{fraction:4.0%}  "
+    left = "" if remaining_seconds is None else f", about {clock(remaining_seconds)} left"
+    return f"{percent}{phase}{left}"
+
+
 def clock(seconds: float) -> str:
     """75.2 -> "1:15"; 3675 -> "1:01:15"."""
     minutes, rest = divmod(round(seconds), 60)

@@ -1,0 +1,109 @@
+"""A model on Replicate: the same pipeline, settings and sentences as everywhere else.
+
+Progress is in the log, one "42.0% Part 1 of 3" a line. A refused input fails with its code and
+field in front, as `python -m omniavatar remote` reads them. Cog reads the signature of `predict`
+without running it, so the settings are spelled out; a test holds them to the request's fields.
+"""
+
+import logging
+import os
+from contextlib import closing
+from pathlib import Path as LocalPath
+from tempfile import TemporaryDirectory, mkstemp
+from typing import Any
+
+from cog import BasePredictor, Input, Path
+
+from omniavatar import AvatarPipeline, ChunkDone, GenerationRequest, InputError, StepDone
+from omniavatar.serving import wording
+from omniavatar.serving.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor(BasePredictor):
+    """One checkpoint."""
+
+    def setup(self) -> None:
+        """Load the model, once."""
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        settings = WorkerSettings.from_environment(os.environ)
+        self.pipeline = AvatarPipeline.from_pretrained(
+            settings.model, folder=settings.weights, device=settings.device
+        )
+
+    def predict(
+        self,
+        image: Path = Input(description="portrait of the person who is to speak"),
+        audio: Path = Input(description="recording of the speech"),
+        prompt: str = Input(description="how the person behaves, in a sentence or two", default=""),
+        negative_prompt: str | None = Input(description="what to keep away from", default=None),
+        aspect: str = Input(
+            description="shape of the video; auto takes the one closest to the picture's",
+            default="auto",
+            choices=["auto", "portrait", "square", "landscape"],
+        ),
+        steps: int | None = Input(
+            description="denoising steps: more is slower and finer", default=None, ge=1, le=100
+        ),
+        guidance: float | None = Input(
+            description="how strongly prompt and speech are followed; 1 is off and twice as fast",
+            default=None,
+            ge=1.0,
+            le=15.0,
+        ),
+        audio_guidance: float | None = Input(
+            description="a strength of its own for the speech, at three forwards a step; empty: same as guidance",
+            default=None,
+            ge=0.0,
+            le=15.0,
+        ),
+        seed: int = Input(
+            description="the same seed and settings give the same video",
+            default=42,
+            ge=0,
+            le=2147483647,
+        ),
+        overlap_frames: int | None = Input(
+            description="frames that one chunk hands to the next: 4n + 1",
+            default=None,
+            ge=1,
+            le=1001,
+        ),
+        max_tokens: int | None = Input(
+            description="length of a chunk, in tokens of the transformer: longer needs more memory",
+            default=None,
+            ge=1,
+            le=1000000,
+        ),
+        step_cache: float = Input(
+            description="skip steps that change little (TeaCache threshold, about 0.05 to 0.15); 0 is off",
+            default=0.0,
+            ge=0.0,
+            le=1.0,
+        ),
+        silence_seconds: float = Input(
+            description="silence to put in front of the speech", default=0.0, ge=0.0, le=30.0
+        ),
+    ) -> Path:
+        """Make a portrait speak a recording."""
+        values = {name: value for name, value in locals().items() if name != "self"}
+        return self._make(values)
+
+    def _make(self, values: dict[str, Any]) -> Path:
+        values |= {name: LocalPath(values[name]) for name in ("image", "audio")}
+        # Cog takes the file away itself, once it is uploaded; a failed run leaves none.
+        with TemporaryDirectory(prefix="omniavatar-") as folder:
+            output = LocalPath(folder) / "avatar.mp4"
+            try:
+                request = GenerationRequest.from_mapping(values)
+                with closing(self.pipeline.stream(request, output)) as events:
+                    for event in events:
+                        if isinstance(event, StepDone | ChunkDone):
+                            logger.info("%.1f%% %s", 100 * event.fraction, wording.phase(event))
+            except InputError as error:
+                raise ValueError(f"invalid_input ({error.field}): {error}") from error
+            descriptor, place = mkstemp(prefix="omniavatar-", suffix=".mp4")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(output.read_bytes())
+        return Path(place)

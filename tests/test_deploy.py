@@ -1,0 +1,189 @@
+"""What a host gets: recipes that pass their linters, and guides that say what the code does."""
+
+import importlib.util
+import inspect
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import cog
+import pytest
+import yaml
+from app_process import write_portrait, write_voice
+
+from omniavatar import GenerationRequest, read_settings, setting_of
+from omniavatar.serving import cli
+from omniavatar.serving.settings import settings_table
+
+ROOT = Path(__file__).parents[1]
+RUNPOD = ROOT / "deploy" / "runpod"
+REPLICATE = ROOT / "deploy" / "replicate"
+SCRIPTS = sorted(RUNPOD.glob("*.sh"))
+TOOLS = Path(sys.executable).parent
+OF_THE_APP = {"gradio", "gradio-client", "spaces"}
+
+
+def _pins(path):
+    lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
+    return {re.match(r"[\w.-]+", line)[0].lower(): line for line in lines if line}
+
+
+def run(*words, **environment):
+    return subprocess.run(
+        [str(word) for word in words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_worker_has_the_pins_of_the_app_without_the_app():
+    app, worker = _pins(ROOT / "requirements.txt"), _pins(RUNPOD / "requirements.txt")
+    assert worker.keys() - app.keys() == {"boto3", "botocore", "runpod"}
+    assert app.keys() - worker.keys() == OF_THE_APP
+    assert all(app[name] == line for name, line in worker.items() if name in app)
+    exact = _pins(RUNPOD / "constraints.txt")
+    assert all(exact[name] == line for name, line in worker.items() if "==" in line)
+    assert not OF_THE_APP & exact.keys()
+
+
+def test_image_recipe_passes_the_linter():
+    checked = run(TOOLS / "hadolint", RUNPOD / "Dockerfile")
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_image_copies_what_exists_and_does_not_run_as_root():
+    recipe = (RUNPOD / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", recipe, re.MULTILINE)
+    assert copied
+    for path in " ".join(copied).split():
+        assert (ROOT / path).exists(), path
+    assert re.search(r"^USER [1-9]", recipe, re.MULTILINE)
+    assert "HEALTHCHECK" in recipe
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_pass_the_linter_and_are_executable(script):
+    checked = run(TOOLS / "shellcheck", script)
+    assert checked.returncode == 0, checked.stdout
+    assert os.access(script, os.X_OK)
+
+
+def test_dry_run_shows_the_whole_deployment_and_hides_secrets():
+    words = ["--image", "you/worker:1", "--model", "14B", "--volume", "v1", "--dry-run"]
+    shown = run(RUNPOD / "deploy.sh", *words, BUCKET_SECRET_ACCESS_KEY="hush")
+    assert shown.returncode == 0, shown.stderr
+    commands = [line for line in shown.stdout.splitlines() if line.startswith("+")]
+    wanted = ("'docker' 'build'", "'docker' 'push'", "'template' 'create'", "'serverless' 'create'")
+    assert all(part in line for part, line in zip(wanted, commands, strict=True))
+    assert "hush" not in shown.stdout
+    environment = json.loads(re.search(r"--env' '(\{.*?\})'", shown.stdout)[1])
+    assert environment["OMNIAVATAR_MODEL"] == "14B"
+    assert environment["OMNIAVATAR_WEIGHTS"] == "/runpod-volume/omniavatar"
+
+
+@pytest.mark.parametrize("words", [[], ["--image", "a", "--model", "14B"], ["--what"]])
+def test_deployment_that_would_not_work_is_refused(words):
+    refused = run(RUNPOD / "deploy.sh", *words, "--dry-run")
+    assert refused.returncode == 2
+    assert "docker" not in refused.stdout
+
+
+def test_weights_script_loads_and_verifies_each_repository(tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "hf").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    (tools / "hf").chmod(0o755)
+    (tools / "python").symlink_to(sys.executable)
+    path = f"{tools}:{os.environ['PATH']}"
+    script = RUNPOD / "weights.sh"
+    python = {"PYTHONPATH": f"{ROOT}:{':'.join(sys.path)}"}
+    done = run(script, "14B", tmp_path / "to", PATH=path, **python)
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split()[0] for call in calls] == ["download", "cache"] * 3
+    assert "models_t5_umt5-xxl-enc-bf16.pth" in calls[0]
+    assert (
+        calls[1] == f"cache verify Wan-AI/Wan2.1-T2V-14B --local-dir {tmp_path}/to/Wan2.1-T2V-14B"
+    )
+    refused = run(script, "nano", tmp_path / "to", PATH=path, **python)
+    assert refused.returncode == 2
+    assert "comes with the package" in refused.stderr
+
+
+def test_guide_has_the_settings_of_the_code():
+    assert settings_table() in (RUNPOD / "README.md").read_text()
+
+
+def test_guides_commands_are_understood():
+    guide = "".join((host / "README.md").read_text() for host in (RUNPOD, REPLICATE))
+    commands = re.findall(r"^python -m omniavatar (.+)$", guide, re.MULTILINE)
+    assert commands
+    for command in commands:
+        assert cli._parser().parse_args(command.split())
+
+
+# ---- Replicate
+
+
+@pytest.fixture(scope="module")
+def predictor_class():
+    path = ROOT / yaml.safe_load((REPLICATE / "cog.yaml").read_text())["predict"].split(":")[0]
+    spec = importlib.util.spec_from_file_location("predict", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Predictor
+
+
+def test_replicate_has_the_pins_of_the_worker_without_runpods():
+    worker, replicate = _pins(RUNPOD / "requirements.txt"), _pins(REPLICATE / "requirements.txt")
+    assert {
+        n: p for n, p in worker.items() if n not in {"boto3", "botocore", "runpod"}
+    } == replicate
+    recipe = yaml.safe_load((REPLICATE / "cog.yaml").read_text())
+    assert (ROOT / recipe["build"]["python_requirements"]).is_file()
+
+
+def test_predictor_takes_the_fields_of_the_request(predictor_class):
+    parameters = dict(inspect.signature(predictor_class.predict).parameters)
+    del parameters["self"]
+    entries = [e for e in fields(GenerationRequest) if setting_of(e).group != "compatibility"]
+    assert list(parameters) == [entry.name for entry in entries]
+    for entry in entries:
+        setting, shown = setting_of(entry), parameters[entry.name].default
+        assert shown.description == setting.help
+        assert (shown.ge, shown.le) == (setting.minimum, setting.maximum), entry.name
+        if setting.group == "input":
+            assert parameters[entry.name].annotation is cog.Path
+        else:
+            assert shown.default == entry.default
+
+
+def test_predictor_makes_a_video_and_refuses_what_it_can_not(predictor_class, tmp_path, caplog):
+    predictor = predictor_class()
+    predictor.setup()
+    values = {
+        entry.name: entry.default
+        for entry in fields(GenerationRequest)
+        if setting_of(entry).group != "compatibility"
+    }
+    values |= {
+        "image": cog.Path(write_portrait(tmp_path / "portrait.png")),
+        "audio": cog.Path(write_voice(tmp_path / "voice.wav", 0.4)),
+        "steps": 1,
+        "guidance": 1.0,
+    }
+    with caplog.at_level(logging.INFO):
+        made = predictor.predict(**values)
+    assert isinstance(made, cog.Path)
+    assert read_settings(made)["steps"] == 1
+    assert re.search(r"50\.0% Part 1 of 1", caplog.text)
+    made.unlink()
+    with pytest.raises(ValueError, match=r"^invalid_input \(image\): "):
+        predictor.predict(**{**values, "image": values["audio"]})
