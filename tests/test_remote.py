@@ -280,9 +280,7 @@ def test_other_endpoints_are_refused(endpoint, request_, tmp_path):
         finish(request_, tmp_path / "out.mp4", endpoint)
 
 
-def test_place_that_can_not_be_written_to_is_told_before_sending(
-    service, request_, tmp_path
-):
+def test_place_that_can_not_be_written_to_is_told_before_sending(service, request_, tmp_path):
     with pytest.raises(OutputError):
         finish(request_, tmp_path / "absent" / "out.mp4", "runpod:ab12")
     assert not service.asked

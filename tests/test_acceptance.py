@@ -1,0 +1,79 @@
+"""The checklist of a release: what it finds, and what it writes."""
+
+import json
+import shutil
+
+import pytest
+from app_process import ROOT, write_portrait, write_voice
+
+from omniavatar.serving import acceptance, cli
+
+ROWS = [
+    "cold: 1 s",
+    "warm: 1 s",
+    "guidance 1",
+    "guidance 3",
+    "guidance 6",
+    "refused: broken picture",
+    "refused: broken recording",
+    "refused: empty recording",
+    "refused: steps out of range",
+    "refused: overlap that splits a latent",
+    "2 requests at once",
+    "GPU memory",
+]
+
+
+def test_this_machine_passes_and_the_report_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = "acceptance --endpoint local --seconds 1 --steps 1 --price 0.36 --report out/list"
+    (tmp_path / "out").mkdir()
+    assert cli.main(words.split()) == 0
+    table = (tmp_path / "out" / "list.md").read_text()
+    found = json.loads((tmp_path / "out" / "list.json").read_text())
+    assert capsys.readouterr().out == table
+    assert [check["name"] for check in found["checks"]] == ROWS
+    assert found["passed"]
+    assert all(f"| {name} |" in table for name in ROWS)
+    cold = found["checks"][0]
+    assert "1.00 s of video and 1.00 s of sound" in cold["measured"]
+    assert cold["measured"].endswith(f"{cold['seconds'] * 0.36 / 3600:.4f} $")
+
+
+@pytest.fixture
+def one_video_for_all(tmp_path, monkeypatch):
+    """An endpoint that takes everything and always gives the same video, of another length."""
+    from omniavatar import AvatarPipeline, GenerationRequest
+
+    request = GenerationRequest(
+        image=write_portrait(tmp_path / "portrait.png"),
+        audio=write_voice(tmp_path / "voice.wav", 0.4),
+        steps=1,
+        guidance=1.0,
+        max_tokens=256,
+        overlap_frames=1,
+    )
+    video = AvatarPipeline.from_pretrained("nano").generate(request, tmp_path / "same.mp4").path
+
+    def local(*_arguments):
+        return lambda _request, output: {"path": shutil.copy(video, output)}
+
+    monkeypatch.setattr(acceptance, "_local", local)
+
+
+@pytest.mark.usefixtures("one_video_for_all")
+def test_endpoint_that_does_nothing_right_is_not_accepted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["acceptance", "--seconds", "1"]) == 2
+    assert "not accepted: cold: 1 s, warm: 1 s, guidance 3" in capsys.readouterr().err
+    found = json.loads((tmp_path / "acceptance.json").read_text())
+    failed = {check["name"] for check in found["checks"] if check["passed"] is False}
+    # The last two settings are refused before anything is sent.
+    assert failed == {*ROWS[:2], *ROWS[3:8], "2 requests at once"}
+
+
+def test_guide_shows_a_checklist_that_was_passed():
+    guide = (ROOT / "deploy" / "runpod" / "README.md").read_text()
+    shown = guide.split("<!-- acceptance -->")[1].split("<!-- end -->")[0]
+    assert "| warm: 60 s | passed |" in shown
+    assert "failed" not in shown
