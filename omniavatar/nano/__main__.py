@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from omniavatar.nano.speech import SpeechBank
 
-TRAINING_PARTS = {"speech-encoder": 70, "vae": 330, "reader": 60, "transformer": 1000}
+TRAINING_PARTS = {"speech-encoder": 125, "vae": 310, "reader": 45, "transformer": 730}
 """Parts, and the seconds that each had on the card that the bundled weights were trained on."""
 
 
@@ -207,40 +207,6 @@ def _export(options: argparse.Namespace) -> None:
         speech=_speech(options.runs, torch.device("cpu"), held_out=True),
         only=tuple(options.only or PARTS),
     )
-
-
-def _draw_sheet(options: argparse.Namespace) -> None:
-    import torch
-
-    from omniavatar.nano.architecture import SIZE
-    from omniavatar.nano.clips import sample_clips
-    from omniavatar.nano.prompts import BEHAVIOURS
-    from omniavatar.nano.sheet import write_sheet
-    from omniavatar.nano.speech import speech_bank
-
-    clips = sample_clips(
-        speech_bank(4, 16.0, seed=3),
-        count=options.clips,
-        frames=65,
-        height=SIZE,
-        width=SIZE,
-        generator=torch.Generator().manual_seed(3),
-        device="cpu",
-        behaviours=BEHAVIOURS,
-    )
-    options.sheet.parent.mkdir(parents=True, exist_ok=True)
-    write_sheet(clips.frames, clips.frames, options.sheet, rows=options.clips)
-    print(options.sheet)
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from omniavatar.nano.evaluate import as_table, evaluate, write_json
-
-    figures = evaluate(clips=options.clips, folder=options.folder, sheet=options.sheet)
-    print(as_table(figures))
-    if options.json is not None:
-        write_json(figures, options.json)
-    return 0 if all(figure.is_met is not False for figure in figures) else 1
 
 
 def _weights(options: argparse.Namespace) -> Path:

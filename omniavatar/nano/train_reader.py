@@ -29,7 +29,7 @@ def train_reader(
     seconds: float,
     deadline: float,
     batch: int = 256,
-    clips: int = 6_000,
+    clips: int = 2_500,
     device: torch.device,
 ) -> None:
     """Train until the time is over; the probe reads presenters never trained on."""

@@ -105,7 +105,7 @@ def train_vae(
     folder: Path,
     seconds: float,
     deadline: float,
-    clips: int = 12_000,
+    clips: int = 9_000,
     batch: int = 12,
     device: torch.device,
 ) -> None:
