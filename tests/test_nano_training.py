@@ -1,0 +1,213 @@
+"""Training of the bundled model: shortcuts equal the plain way, and it goes on where it left."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from torch import nn
+
+from omniavatar.models.audio_encoder import encode_speech
+from omniavatar.nano import training
+from omniavatar.nano.architecture import (
+    CHUNK_FRAMES,
+    SIZE,
+    build_speech_encoder,
+    build_tokenizer,
+    build_vae,
+)
+from omniavatar.nano.banks import read_speech, write_speech
+from omniavatar.nano.clips import sample_clips
+from omniavatar.nano.generator import Generator, given_latents
+from omniavatar.nano.linear_code import LinearCode, to_blocks
+from omniavatar.nano.prompts import VOCABULARY
+from omniavatar.nano.regions import inside, to_latent_cells
+from omniavatar.nano.speech import SpeechBank, speech_bank
+from omniavatar.nano.train_speech_encoder import correlation, encode_batch, end_in_silence
+from omniavatar.nano.train_transformer import velocity_loss
+from omniavatar.nano.train_vae import pixel_weights, prepare_weights
+from omniavatar.nano.training import Recipe, Trainer, read_average, train
+from omniavatar.nano.windows import KNOWN_LATENTS, LEAD_FRAMES, Latents, encode_clips, tokenize
+from omniavatar.stages.conditions import encode_prompt
+
+
+@pytest.fixture(scope="module")
+def bank() -> SpeechBank:
+    return speech_bank(2, 8.0, seed=3)
+
+
+def test_a_batch_of_speech_is_encoded_as_each_clip_alone() -> None:
+    torch.manual_seed(0)
+    encoder = build_speech_encoder().eval().requires_grad_(False)
+    waveform = torch.randn(2, 20 * 640)
+    together = encode_batch(encoder, waveform, frames=20)
+    for alone, found in zip(waveform, together, strict=True):
+        wanted = encode_speech(encoder, alone, frames=20)
+        assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@torch.no_grad()
+def test_few_rows_of_text_equal_all_512() -> None:
+    torch.manual_seed(0)
+    network = Generator().eval()
+    nn.init.normal_(network.transformer.proj_out.weight)
+    tokenizer = build_tokenizer(VOCABULARY)
+    hidden, audio, sigma = torch.randn(1, 33, 2, 4, 4), torch.randn(1, 5, 768), torch.tensor([0.5])
+    for prompt in ("A woman with long hair is talking, and nods.", ""):
+        short = network.encode_prompt(tokenize(tokenizer, (prompt,)))
+        found = network(hidden, sigma, short, audio)
+        whole = encode_prompt(network.text_encoder, tokenizer, prompt, tokens=512)
+        processors = [block.attn2.processor for block in network.transformer.blocks]
+        for block in network.transformer.blocks:
+            block.attn2.set_processor(WanAttnProcessor())
+        wanted = network(hidden, sigma, whole, audio)
+        for block, processor in zip(network.transformer.blocks, processors, strict=True):
+            block.attn2.set_processor(processor)
+        assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_the_tokenizer_drops_punctuation_and_case(tmp_path: Path) -> None:
+    build_tokenizer(VOCABULARY).save_pretrained(tmp_path)
+    tokenizer = type(build_tokenizer(VOCABULARY)).from_pretrained(tmp_path)
+    assert tokenizer("A Woman, smiling!")["input_ids"] == tokenizer("a woman smiling")["input_ids"]
+    assert tokenizer("")["input_ids"] == [1]
+    assert tokenizer("zyzzyva")["input_ids"] == [2, 1]
+
+
+def test_windows_hold_what_the_pipeline_would_give(bank: SpeechBank) -> None:
+    torch.manual_seed(0)
+    clips = sample_clips(
+        bank,
+        count=3,
+        frames=CHUNK_FRAMES + LEAD_FRAMES,
+        height=SIZE,
+        width=SIZE,
+        generator=torch.Generator().manual_seed(1),
+        device="cpu",
+        continuation_share=0.5,
+    )
+    windows = encode_clips(clips, Latents(build_vae()), build_tokenizer(VOCABULARY))
+    windows = windows.hear(build_speech_encoder().eval())
+    assert windows.latents.shape == (3, 16, 17, 16, 16)
+    assert set(windows.known.tolist()) == {1, KNOWN_LATENTS}
+    for number, is_continuation in enumerate(clips.is_continuation.tolist()):
+        first = windows.audio[number, 0]
+        assert bool(first.any()) == is_continuation  # the portrait's own frame hears nothing
+        if not is_continuation:
+            gap = windows.latents[number, :, 0].float() - windows.reference[number].float()
+            assert gap.abs().max() < 0.05
+    kept = given_latents(windows, noise=0.0)[:, :, :KNOWN_LATENTS]
+    later = windows.known > 1
+    assert torch.equal(kept[later], windows.prefix[later].float())
+
+    loss = velocity_loss(Generator(), windows)
+    assert loss.isfinite()
+
+
+def test_the_linear_code_gives_back_what_it_holds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(4, 3, 5, 2, 2, generator=generator)  # in squares of 8 x 8, each even
+    video = pixels.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
+    blocks = to_blocks(video).flatten(0, 3)
+    code = LinearCode.fit(blocks, torch.ones(len(blocks)))
+    latents = code.encode(video)
+    assert latents.shape == (4, 16, 2, 2, 2)
+    # Twelve colours in time need no more than the sixteen components there are.
+    assert torch.allclose(code.decode(latents), video, atol=1e-2)
+
+
+def test_the_vae_starts_by_passing_images_on_through_time() -> None:
+    vae = build_vae()
+    prepare_weights(vae)
+    conv = vae.decoder.up_blocks[0].upsamplers[0].time_conv
+    hidden = torch.randn(1, conv.in_channels, 3, 2, 2)
+    assert torch.allclose(conv(hidden)[:, : conv.in_channels], hidden, atol=1e-6)
+
+
+def test_mouth_and_eyes_weigh_more() -> None:
+    mouth, eyes = torch.tensor([[[2, 2, 4, 4]]]), torch.tensor([[[0, 0, 8, 1]]])
+    weights = pixel_weights(mouth, eyes, 8)[0, 0, 0]
+    assert weights[3, 3] > weights[0, 5] > weights[6, 6] == 1
+
+
+def test_latent_cells_cover_four_frames_after_the_first() -> None:
+    boxes = torch.zeros(1, 5, 4)
+    boxes[0, 4] = torch.tensor([9, 0, 10, 1])
+    cells = to_latent_cells(inside(boxes, height=16, width=16))
+    assert cells.tolist() == [[[[False] * 2] * 2, [[False, True], [False] * 2]]]
+
+
+def test_clips_cut_short_end_in_zeros() -> None:
+    torch.manual_seed(0)
+    waveform, silent = end_in_silence(torch.randn(8, 10 * 640) + 3, share=1.0)
+    rows = waveform.unflatten(1, (10, 640))
+    assert silent.any(1).all()
+    assert not rows[silent].any()
+    kept = waveform[0][waveform[0] != 0]
+    assert abs(kept.mean()) < 1e-3
+    assert abs(kept.std() - 1) < 1e-2
+
+
+def test_correlation_of_a_still_track_is_zero() -> None:
+    moving = torch.linspace(0, 1, 9)
+    assert correlation(moving, 5 - 2 * moving) == pytest.approx(-1)
+    assert correlation(moving, torch.ones(9)) == 0
+
+
+def test_speech_survives_the_disk(bank: SpeechBank, tmp_path: Path) -> None:
+    write_speech(bank, tmp_path, held_out=False)
+    again = read_speech(tmp_path, held_out=False)
+    assert (again.samples - bank.samples).abs().max() < 1e-4
+    assert torch.equal(again.classes, bank.classes)
+    with pytest.raises(FileNotFoundError, match="nano speech"):
+        read_speech(tmp_path, held_out=True)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the clock takes a tenth of a second."""
+    ticks = itertools.count()
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(ticks) / 10)
+
+
+def _trainer(folder: Path, *, deadline: float | None = None) -> Trainer[nn.Linear]:
+    torch.manual_seed(0)
+    recipe = Recipe(learning_rate=0.1, decay=0.5)
+    network = nn.Linear(3, 1)
+    return Trainer("line", network, recipe, folder=folder, seconds=20, deadline=deadline)
+
+
+@pytest.mark.usefixtures("clock")
+def test_training_goes_on_where_it_left(tmp_path: Path) -> None:
+    x = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
+    y = x @ torch.tensor([1.0, -2.0, 3.0])
+
+    def fit(trainer: Trainer[nn.Linear]) -> None:
+        train(trainer, lambda: (trainer.network(x)[:, 0] - y).square().mean())
+
+    first = _trainer(tmp_path, deadline=8)
+    fit(first)
+    assert 0 < first.progress < 1
+    second = _trainer(tmp_path)
+    assert second.record.steps == first.record.steps
+    assert torch.equal(second.network.weight, first.network.weight)
+    fit(second)
+    assert second.progress == 1
+    assert second.record.steps > first.record.steps
+    result = read_average(tmp_path / "line.pt", nn.Linear(3, 1))
+    assert torch.allclose(result.weight, torch.tensor([[1.0, -2.0, 3.0]]), atol=0.2)
+    assert (tmp_path / "line.json").exists()
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    recipe = Recipe(learning_rate=1.0, warm_up=0.1, final_share=0.05)
+    rates = [recipe.rate(progress / 100) for progress in range(101)]
+    assert max(rates) == pytest.approx(1)
+    assert rates[1] < rates[9]
+    assert rates[-1] == pytest.approx(0.05)
+
+
+def test_a_part_that_was_not_trained_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nano vae"):
+        read_average(tmp_path / "vae.pt", nn.Linear(1, 1))
