@@ -9,6 +9,7 @@
     python -m omniavatar.nano windows         draw and encode the clips of the next part
     python -m omniavatar.nano transformer     train transformer and text encoder on what they give
     python -m omniavatar.nano export --only transformer
+    python -m omniavatar.nano films FILE.json ...  README's picture, of videos made from requests
     python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
 
 A part of training that was stopped goes on from its checkpoint when it is called again.
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         _make_speech(options)
     elif options.part == "data":
         _draw_sheet(options)
+    elif options.part == "films":
+        _make_films(options)
     elif options.part == "export":
         _export(options)
     else:
@@ -98,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     export = parts.add_parser("export", help="write the bundled checkpoint")
     export.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
     export.add_argument("--only", nargs="+", help="parts to write")
+
+    films = parts.add_parser("films", help="draw a contact sheet of videos")
+    films.add_argument("requests", nargs="+", type=Path, help="request files to make them from")
+    films.add_argument("--sheet", type=Path, default=Path("docs/nano.png"))
 
     evaluate = parts.add_parser("evaluate", help="measure the bundled model")
     evaluate.add_argument("--json", type=Path, help="write the measurements here")
@@ -184,6 +191,26 @@ def _draw_sheet(options: argparse.Namespace) -> None:
     write_sheet(clips.frames, None, options.sheet)
     for number, prompt in enumerate(clips.prompts, start=1):
         print(f"{number:3}  {prompt}")
+
+
+def _make_films(options: argparse.Namespace) -> None:
+    import json
+    import tempfile
+
+    from omniavatar import AvatarPipeline, GenerationRequest
+    from omniavatar.nano.sheet import write_film_sheet
+
+    pipeline = AvatarPipeline.from_pretrained("nano")
+    portraits, films = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, path in enumerate(options.requests):
+            values = json.loads(path.read_text(encoding="utf-8"))
+            files = {name: path.parent / values[name] for name in ("image", "audio")}
+            request = GenerationRequest.from_mapping({**values, **files})
+            film = Path(folder) / f"{number}.mp4"
+            portraits.append(request.image)
+            films.append(pipeline.generate(request, film).path)
+        write_film_sheet(portraits, films, options.sheet)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -2,8 +2,11 @@
 
 # n clips, t frames, h, w rows and columns
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import imageio.v3 as iio
+import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
@@ -26,3 +29,22 @@ def write_sheet(frames: Tensor, truth: Tensor | None, path: Path, *, rows: int =
                 lines.append(torch.cat([clips[number, moment] for moment in moments], dim=2))
     picture = rearrange(torch.cat(lines, dim=1), "c h w -> h w c").cpu().numpy()
     Image.fromarray(picture).save(path)
+
+
+def write_film_sheet(
+    portraits: Sequence[Path], films: Sequence[Path], path: Path, *, moments: int = 8
+) -> None:
+    """A row for each MP4: the picture that it was made from, then moments of its first 3 seconds.
+
+    Args:
+        portraits, films: as many of one as of the other, the films of one size.
+    """
+    lines = []
+    for portrait, film in zip(portraits, films, strict=True):
+        frames = iio.imread(film, plugin="FFMPEG")[:75]  # [t, h, w, 3]
+        height, width = frames.shape[1:3]
+        source = Image.open(portrait).convert("RGB").resize((width, height))
+        chosen = np.linspace(5, len(frames) - 1, moments).astype(int)
+        gap = np.full((height, 8, 3), 255, np.uint8)
+        lines.append(np.concatenate([np.asarray(source), gap, *frames[chosen]], axis=1))
+    Image.fromarray(np.concatenate(lines)).save(path, optimize=True)
