@@ -296,17 +296,21 @@ def test_command_line_reaches_a_real_worker(service, tmp_path, monkeypatch, caps
     monkeypatch.setattr(remote, "POLL_SECONDS", 0.2)
     monkeypatch.chdir(tmp_path)
     with job_api() as api, running_worker(api, tmp_path):
+        shown_so_far: list[dict[str, object]] = []
 
         def start(body):
             api.put("j1", **body["input"])
             return 200, {"id": "j1", "status": "IN_QUEUE"}
 
         def status(_body):
+            # Everything that the worker said, one thing at a time: a slow poll misses none of it.
+            said = [output for _, output in api.progress["j1"]]
+            if len(shown_so_far) < len(said):
+                shown_so_far.append(said[len(shown_so_far)])
+                return 200, {"status": "IN_PROGRESS", "output": shown_so_far[-1]}
             if api.results["j1"]:
                 result = api.results["j1"][0]
                 return 200, {"status": "FAILED" if "error" in result else "COMPLETED", **result}
-            if api.progress["j1"]:
-                return 200, {"status": "IN_PROGRESS", "output": api.progress["j1"][-1][1]}
             return 200, {"status": "IN_QUEUE"}
 
         service.answers = {("POST", "/ab12/run"): [start], ("GET", "/ab12/status/j1"): [status]}
