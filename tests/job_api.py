@@ -30,6 +30,7 @@ def worker_environment(folder: Path, **variables: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "TMPDIR": str(temporary),
         "OMP_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",  # as in the image: what threads have freed is used again
         "HF_HUB_OFFLINE": "1",
         "RUNPOD_SKIP_GPU_CHECK": "true",
         "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",

@@ -25,7 +25,8 @@ RUNPOD = ROOT / "deploy" / "runpod"
 REPLICATE = ROOT / "deploy" / "replicate"
 SCRIPTS = sorted(RUNPOD.glob("*.sh"))
 TOOLS = Path(sys.executable).parent
-OF_THE_APP = {"gradio", "gradio-client", "spaces"}
+OF_THE_APP = {"gradio", "gradio-client", "imageio", "spaces"}
+"""The page, its client, and what draws contact sheets of films."""
 
 
 def _pins(path):

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import nn
 
-from omniavatar.models.audio_encoder import encode_speech
+from omniavatar.models.audio_encoder import encode_batch, encode_speech
 from omniavatar.nano import training
 from omniavatar.nano.architecture import (
     CHUNK_FRAMES,
@@ -24,7 +24,7 @@ from omniavatar.nano.linear_code import LinearCode, to_blocks
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.regions import inside, to_latent_cells
 from omniavatar.nano.speech import SpeechBank, speech_bank
-from omniavatar.nano.train_speech_encoder import correlation, encode_batch, end_in_silence
+from omniavatar.nano.train_speech_encoder import correlation, end_in_silence
 from omniavatar.nano.train_transformer import velocity_loss
 from omniavatar.nano.train_vae import pixel_weights, prepare_weights
 from omniavatar.nano.training import Recipe, Trainer, read_average, train

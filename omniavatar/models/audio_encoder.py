@@ -6,7 +6,7 @@ encoder, and keeps every hidden state; transformers does neither by itself.
 Source: OmniAvatar (arXiv 2506.18866); Omni-Avatar/OmniAvatar wav2vec.py, Apache-2.0.
 """
 
-# n samples, t video frames, c convolution channels, k encoder width, l encoder layers
+# b clips, n samples, t video frames, c convolution channels, k encoder width, l encoder layers
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +15,21 @@ from transformers import Wav2Vec2Model
 
 
 def encode_speech(model: Wav2Vec2Model, waveform: Tensor, *, frames: int) -> Tensor:
-    """Encode one clip.
+    """Encode one clip: `encode_batch` of [n] -> [t, (l + 2) k]."""
+    return encode_batch(model, waveform[None], frames=frames)[0]
+
+
+def encode_batch(model: Wav2Vec2Model, waveforms: Tensor, *, frames: int) -> Tensor:
+    """Encode clips of one length.
 
     Args:
         model: a post-norm wav2vec2 (`do_stable_layer_norm=False`), as wav2vec2-base is.
-        waveform: mono speech at 16 kHz, normalised to zero mean and unit variance and padded with
-            zeros to the length of `frames`, [n].
-        frames: number of video frames that the waveform covers.
+        waveforms: mono speech at 16 kHz, each clip normalised to zero mean and unit variance and
+            padded with zeros to the length of `frames`, [b, n].
+        frames: number of video frames that each clip covers.
 
     Returns:
-        Last hidden state followed by all hidden states, [t, (l + 2) k]. The last one is in it
+        Last hidden state followed by all hidden states, [b, t, (l + 2) k]. The last one is in it
         twice, as published.
 
     Raises:
@@ -32,9 +37,9 @@ def encode_speech(model: Wav2Vec2Model, waveform: Tensor, *, frames: int) -> Ten
     """
     if model.config.do_stable_layer_norm:
         raise ValueError("speech encoder must be post-norm wav2vec2 (do_stable_layer_norm=False)")
-    features = model.feature_extractor(waveform[None].to(model.dtype))  # [1, c, n / 320]
+    features = model.feature_extractor(waveforms.to(model.dtype))  # [b, c, n / 320]
     features = F.interpolate(features, size=frames, mode="linear", align_corners=True)
-    hidden, _ = model.feature_projection(features.transpose(1, 2))  # [1, t, k]
+    hidden, _ = model.feature_projection(features.transpose(1, 2))  # [b, t, k]
 
     encoder = model.encoder
     hidden = encoder.layer_norm(hidden + encoder.pos_conv_embed(hidden))
@@ -44,4 +49,4 @@ def encode_speech(model: Wav2Vec2Model, waveform: Tensor, *, frames: int) -> Ten
         # transformers 5 returns the tensor, 4 a tuple
         hidden = output if isinstance(output, Tensor) else output[0]
         states.append(hidden)
-    return torch.cat([hidden, *states], dim=-1)[0]
+    return torch.cat([hidden, *states], dim=-1)

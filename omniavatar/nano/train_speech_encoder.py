@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Wav2Vec2Model
 
+from omniavatar.models.audio_encoder import encode_batch
 from omniavatar.nano.architecture import build_speech_encoder
 from omniavatar.nano.clips import SAMPLES_PER_ROW, SpeechWindows, sample_speech
 from omniavatar.nano.speech import VISEMES, SpeechBank
@@ -48,21 +48,6 @@ class SpeechReader(nn.Module):
             ..., : self.encoder.config.hidden_size
         ]
         return self.mouth_head(last), self.class_head(last)
-
-
-def encode_batch(model: Wav2Vec2Model, waveform: Tensor, *, frames: int) -> Tensor:
-    """`models.audio_encoder.encode_speech` for a batch: [b, n] -> [b, t, (l + 2) k]."""
-    features = model.feature_extractor(waveform)
-    features = F.interpolate(features, size=frames, mode="linear", align_corners=True)
-    hidden, _ = model.feature_projection(features.transpose(1, 2))
-    encoder = model.encoder
-    hidden = encoder.layer_norm(hidden + encoder.pos_conv_embed(hidden))
-    states = [hidden]
-    for layer in encoder.layers:
-        output = layer(hidden)
-        hidden = output if isinstance(output, Tensor) else output[0]
-        states.append(hidden)
-    return torch.cat([hidden, *states], dim=-1)
 
 
 def normalise(waveform: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Wav2Vec2Model
 
+from omniavatar.models.audio_encoder import encode_batch
 from omniavatar.models.whole_sequence import decode_whole, encode_whole
 from omniavatar.nano.architecture import (
     CHUNK_FRAMES,
@@ -31,7 +32,7 @@ from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.regions import inside, to_latent_cells
 from omniavatar.nano.speech import SpeechBank
-from omniavatar.nano.train_speech_encoder import encode_batch, normalise
+from omniavatar.nano.train_speech_encoder import normalise
 from omniavatar.nano.train_vae import to_channels_last
 
 logger = logging.getLogger(__name__)

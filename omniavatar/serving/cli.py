@@ -160,7 +160,7 @@ def _generate(options: argparse.Namespace) -> None:
     request = _request(options)
     from omniavatar import AvatarPipeline
 
-    parts = 0
+    before = _identity(options.output)
     try:
         with _Progress(shown=not options.quiet) as progress:
             progress.wait("Loading the model")
@@ -168,9 +168,9 @@ def _generate(options: argparse.Namespace) -> None:
             with closing(pipeline.stream(request, options.output)) as events:
                 for event in events:
                     progress.show(event)
-                    parts += isinstance(event, ChunkDone)
     except KeyboardInterrupt:
-        kept = f"what was finished is in {options.output}" if parts else "nothing was made"
+        made = _identity(options.output) not in (None, before)
+        kept = f"what was finished is in {options.output}" if made else "nothing was made"
         print(f"omniavatar: stopped; {kept}.", file=sys.stderr)
         raise
     print(options.output)
@@ -188,6 +188,15 @@ def _request(options: argparse.Namespace) -> GenerationRequest:
     load_image(request.image)
     load_speech(request.audio)
     return request
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a file from the one that was there before it; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _read_request(path: Path) -> dict[str, Any]:
