@@ -123,7 +123,7 @@ def test_twenty_jobs_are_all_answered_rightly_and_memory_stays_flat(platform, fi
             memory[name] = resident_bytes(platform.process)
     assert api.taken == order
     assert not [name for name in stopped if api.results[name]]
-    # Both long jobs have run by good-5; from one to the other the allocator may keep a chunk's work.
+    # Both long jobs have run by good-5; from one to the other the heap may keep a chunk's work.
     assert memory["good-7"] - memory["good-5"] < 50_000_000, memory
     assert memory["good-5"] - memory["good-3"] < 150_000_000, memory
     assert platform.process.poll() is None
