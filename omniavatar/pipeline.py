@@ -149,7 +149,6 @@ class AvatarPipeline:
         progress = Progress(chunks=len(plan.chunks), steps=_given(request.steps))
         keep_lead = request.lead_frame == "keep"
         joiner = Joiner(plan, fade=request.join == "smooth", keep_lead=keep_lead)
-        written = 0
         with Mp4Writer(
             output,
             width=plan.width,
@@ -171,7 +170,6 @@ class AvatarPipeline:
                             joiner.new_frames(piece), rounding=request.pixel_rounding
                         )
                         writer.write(frames)
-                        written += len(frames)
                     progress.decode_done()
                     yield ChunkDone(
                         chunk=piece.chunk + 1,
@@ -189,11 +187,11 @@ class AvatarPipeline:
                 writer.finish()
         yield Finished(
             path=output,
-            frames=written,
+            frames=writer.frames,
             fps=plan.fps,
             width=plan.width,
             height=plan.height,
-            duration_seconds=written / plan.fps,
+            duration_seconds=writer.frames / plan.fps,
             seed=request.seed,
             settings=settings,
             timings={**clock.seconds, "total": clock.elapsed},

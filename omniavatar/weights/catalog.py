@@ -9,7 +9,7 @@ Comfy-Org/ComfyUI latent_formats.py; step cache constants from ali-vilab/TeaCach
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -209,7 +209,8 @@ SMALL = ModelSpec(
     speech_context_frames=250,
 )
 
-LARGE = ModelSpec(
+LARGE = replace(
+    SMALL,
     name="14B",
     title="OmniAvatar 14B",
     description="Published model over Wan2.1-T2V-14B: the best quality; needs a large GPU.",
@@ -225,15 +226,7 @@ LARGE = ModelSpec(
         speech_encoder=_SPEECH_ENCODER,
         diffusers=Repository(name="Wan-AI/Wan2.1-T2V-14B-Diffusers", files=_DIFFUSERS_FILES),
     ),
-    sizes=_SIZES,
-    steps=50,
-    guidance=4.5,
-    max_tokens=30000,
-    prompt=_PROMPT,
-    negative_prompt=_NEGATIVE_PROMPT,
     cache_coefficients=(-3.03318725e5, 4.90537029e4, -2.65530556e3, 5.87365115e1, -3.15583525e-1),
-    speech_window_frames=7500,
-    speech_context_frames=250,
 )
 
 CATALOG: Mapping[str, ModelSpec] = MappingProxyType(
