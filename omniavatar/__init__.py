@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omniavatar.bench import Report, measure
+    from omniavatar.effects import settings_without_effect
     from omniavatar.errors import InputError, OmniAvatarError, OutputError, WeightsError
     from omniavatar.events import ChunkDone, Event, Finished, Preparing, StepDone
+    from omniavatar.flops import transformer_flops
     from omniavatar.media.image import load_image
     from omniavatar.media.speech import load_speech, probe_speech
     from omniavatar.media.video import read_settings
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from omniavatar.plan import VideoPlan
     from omniavatar.request import GenerationRequest, Setting, choices_of, setting_of
     from omniavatar.weights.catalog import CATALOG, ModelSpec
+    from omniavatar.weights.presets import PRESETS, Preset
 
 __version__ = "0.1.0"
 
@@ -36,7 +39,9 @@ _HOMES = {
     "ModelSpec": "weights.catalog",
     "OmniAvatarError": "errors",
     "OutputError": "errors",
+    "PRESETS": "weights.presets",
     "Preparing": "events",
+    "Preset": "weights.presets",
     "Report": "bench",
     "Setting": "request",
     "StepDone": "events",
@@ -49,10 +54,12 @@ _HOMES = {
     "probe_speech": "media.speech",
     "read_settings": "media.video",
     "setting_of": "request",
+    "settings_without_effect": "effects",
 }
 
 __all__ = [
     "CATALOG",
+    "PRESETS",
     "AvatarPipeline",
     "ChunkDone",
     "Event",
@@ -63,6 +70,7 @@ __all__ = [
     "OmniAvatarError",
     "OutputError",
     "Preparing",
+    "Preset",
     "Report",
     "Setting",
     "StepDone",
@@ -75,6 +83,7 @@ __all__ = [
     "probe_speech",
     "read_settings",
     "setting_of",
+    "settings_without_effect",
 ]
 
 

@@ -30,14 +30,16 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"models"},
     "memory": {"models"},
     "stages": {"request", "plan", "events", "models", "progress"},
+    "effects": {"request", "weights"},
+    "flops": {"weights"},
     "pipeline": ENGINE | {"public"},  # the package's own version
-    "bench": ENGINE | {"pipeline"},
+    "bench": ENGINE | {"pipeline", "flops"},
     # Training needs the networks, evaluation the pipeline that people run.
     "nano": {"models", "weights", "media", "stages", "pipeline", "public"},
     "serving": {"public"},
     "app": {"public", "serving"},
     "__main__": {"serving"},
-    "__init__": ENGINE | {"pipeline", "bench"},
+    "__init__": ENGINE | {"pipeline", "bench", "effects"},
 }
 
 # Libraries that only some rooms may use.

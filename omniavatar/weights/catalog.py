@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
+from omniavatar.weights.presets import Preset
+
 Colour = tuple[float, float, float]
 LatentRGB = tuple[tuple[Colour, ...], Colour]
 """Red, green and blue, -1..1, of a unit of each latent channel, and of zero."""
@@ -101,6 +103,8 @@ class ModelSpec:
         speech_window_frames: longest speech, in video frames, that its speech encoder hears at
             once unless it is told to.
         speech_context_frames: frames to either side that a window of longer speech also hears.
+        preset: of the distilled LoRA in its weights, whose numbers are in `steps`, `shift` and
+            `guidance`; see `with_preset`.
     """
 
     name: str
@@ -121,6 +125,17 @@ class ModelSpec:
     fps: int = 25
     sample_rate: int = 16000
     text_tokens: int = 512
+    preset: Preset | None = None
+
+    def with_preset(self, preset: Preset) -> "ModelSpec":
+        """This checkpoint with a distilled LoRA over it."""
+        return replace(
+            self,
+            steps=preset.steps,
+            shift=preset.shift,
+            guidance=preset.guidance,
+            preset=preset,
+        )
 
     @property
     def latent_rgb(self) -> LatentRGB | None:
