@@ -55,6 +55,7 @@ _HOMES = {
     "read_settings": "media.video",
     "setting_of": "request",
     "settings_without_effect": "effects",
+    "transformer_flops": "flops",
 }
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "read_settings",
     "setting_of",
     "settings_without_effect",
+    "transformer_flops",
 ]
 
 

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "serving": {"public"},
     "app": {"public", "serving"},
     "__main__": {"serving"},
-    "__init__": ENGINE | {"pipeline", "bench", "effects"},
+    "__init__": ENGINE | {"pipeline", "bench", "effects", "flops"},
 }
 
 # Libraries that only some rooms may use.
