@@ -23,7 +23,7 @@ from media_files import (
 
 from omniavatar.errors import InputError, OutputError
 from omniavatar.media.speech import load_speech
-from omniavatar.media.video import Mp4Writer, read_settings
+from omniavatar.media.video import Mp4Writer, kept_pieces, read_settings, recover_video
 
 FPS = 25
 
@@ -400,3 +400,104 @@ def test_any_file_name_works(out, name, monkeypatch):
 def test_settings_that_json_can_not_hold_fail_at_once(out):
     with pytest.raises(TypeError):
         Mp4Writer(out / "a.mp4", width=96, height=64, fps=FPS, audio=None, settings={"a": object()})
+
+
+def write_pieces(path, audio, pieces, lengths, **options):
+    """A job that is stopped by its caller after each piece."""
+    frames = frames_of(sum(lengths))
+    with Mp4Writer(
+        path,
+        width=96,
+        height=64,
+        fps=FPS,
+        audio=audio,
+        settings={"seed": 3},
+        pieces=pieces,
+        **options,
+    ) as writer:
+        for start, length in zip(np.cumsum([0, *lengths]), lengths, strict=False):
+            writer.write(frames[start : start + length])
+            writer.cut()
+            yield writer
+        writer.finish()
+
+
+@pytest.mark.parametrize("lengths", [[20, 20, 10], [1, 2, 40, 7], [50]])
+def test_a_video_of_pieces_is_the_same_as_one_written_at_once(out, speech, lengths):
+    list(write_pieces(out / "a.mp4", speech, None, lengths))
+    assert_nothing_else(out, "a.mp4")
+    decoded = decode_frames(out / "a.mp4", 64, 96)
+    assert np.abs(decoded.astype(int) - frames_of(50)).max() <= 4
+    times = ffmpeg("-i", out / "a.mp4", "-an", "-c", "copy", "-f", "framemd5", "-").decode()
+    shown = sorted(int(line.split(",")[2]) for line in times.splitlines() if line[0] == "0")
+    assert np.allclose(np.diff(shown), shown[1] - shown[0])
+    assert track_seconds(out / "a.mp4") == pytest.approx({"vide": 2.0, "soun": 2.0}, abs=0.001)
+    assert find_clicks(decode_sound(out / "a.mp4"), 48000, 2) == pytest.approx(
+        [0.5, 1.9], abs=0.001
+    )
+
+
+def test_each_kept_piece_plays_at_once_with_its_part_of_the_sound(out, speech):
+    job = write_pieces(out / "a.mp4", speech, out / "kept", [20, 30])
+    next(job)
+    (first,) = kept_pieces(out / "kept")
+    assert track_seconds(first) == pytest.approx({"vide": 0.8, "soun": 0.8}, abs=0.03)
+    assert find_clicks(decode_sound(first), 48000, 1) == pytest.approx([0.5], abs=0.001)
+    next(job)
+    second = kept_pieces(out / "kept")[1]
+    assert len(decode_frames(second, 64, 96)) == 30
+    assert find_clicks(decode_sound(second), 48000, 1) == pytest.approx([1.1], abs=0.001)
+    kinds = [name for name, _ in boxes(second.read_bytes())]
+    assert kinds.index("moov") < kinds.index("mdat")
+    job.close()
+
+
+def test_kept_pieces_of_a_killed_process_become_a_video(out, speech):
+    script = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from omniavatar.media.video import Mp4Writer
+out = Path(sys.argv[1])
+with Mp4Writer(
+    out / "a.mp4", width=96, height=64, fps=25, audio=sys.argv[2], settings={"seed": 3},
+    silence_seconds=0.2, pieces=out / "kept",
+) as writer:
+    for count in (20, 15):
+        writer.write(np.full((count, 64, 96, 3), 90, np.uint8))
+        writer.cut()
+    writer.write(np.zeros((4, 64, 96, 3), np.uint8))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", script, out, speech], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (out / "a.mp4").exists()
+    assert recover_video(out / "kept", out / "a.mp4") == 35
+    decoded = decode_frames(out / "a.mp4", 64, 96)
+    assert decoded.shape[0] == 35
+    assert np.abs(decoded.astype(int) - 90).max() <= 4
+    assert find_clicks(decode_sound(out / "a.mp4"), 48000, 1) == pytest.approx([0.7], abs=0.001)
+    assert read_settings(out / "a.mp4") == {"seed": 3}
+
+
+def test_nothing_is_recovered_where_no_piece_was_finished(out, speech):
+    job = stream(out / "a.mp4", speech, 1)
+    next(job)
+    job.close()
+    assert recover_video(out, out / "b.mp4") == 0
+    assert not (out / "b.mp4").exists()
+
+
+def test_a_part_of_the_recording_is_heard_from_its_beginning(out, speech):
+    part = {"audio_start": 0.4, "audio_seconds": 1.0, "silence_seconds": 0.2}
+    path = make(out / "a.mp4", speech, count=45, **part)
+    sound = decode_sound(path)
+    assert find_clicks(sound, 48000, 1) == pytest.approx([0.3], abs=0.001)
+    assert np.abs(sound[round(1.25 * 48000) :]).max() < 0.01  # what follows the part is not heard
+
+
+def test_pieces_work_in_any_folder(out, speech):
+    folder = out / "it's a\nfolder"
+    folder.mkdir()
+    list(write_pieces(folder / "a.mp4", speech, folder / "kept", [10, 10]))
+    assert len(decode_frames(folder / "a.mp4", 64, 96)) == 20
