@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from omniavatar.flops import transformer_flops
     from omniavatar.media.image import load_image
     from omniavatar.media.speech import load_speech, probe_speech
-    from omniavatar.media.video import read_settings
+    from omniavatar.media.video import kept_pieces, read_settings, recover_video
     from omniavatar.pipeline import AvatarPipeline
     from omniavatar.plan import VideoPlan
     from omniavatar.request import GenerationRequest, Setting, choices_of, setting_of
@@ -48,11 +48,13 @@ _HOMES = {
     "VideoPlan": "plan",
     "WeightsError": "errors",
     "choices_of": "request",
+    "kept_pieces": "media.video",
     "load_image": "media.image",
     "load_speech": "media.speech",
     "measure": "bench",
     "probe_speech": "media.speech",
     "read_settings": "media.video",
+    "recover_video": "media.video",
     "setting_of": "request",
     "settings_without_effect": "effects",
     "transformer_flops": "flops",
@@ -78,11 +80,13 @@ __all__ = [
     "VideoPlan",
     "WeightsError",
     "choices_of",
+    "kept_pieces",
     "load_image",
     "load_speech",
     "measure",
     "probe_speech",
     "read_settings",
+    "recover_video",
     "setting_of",
     "settings_without_effect",
     "transformer_flops",

@@ -1,7 +1,7 @@
 """A portrait and a voice in, a talking person out: the stages in their order."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -121,7 +121,12 @@ class AvatarPipeline:
 
     @torch.inference_mode()
     def stream(
-        self, request: GenerationRequest, output: Path | str
+        self,
+        request: GenerationRequest,
+        output: Path | str,
+        *,
+        pieces: Path | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> Generator[Event, None, None]:
         """Make a video and tell each thing as it happens.
 
@@ -131,6 +136,8 @@ class AvatarPipeline:
         Args:
             request: what to make.
             output: where the MP4 goes; a file that is there is replaced.
+            pieces: folder that keeps each finished chunk as a playable MP4; see `Mp4Writer`.
+            notes: what else the MP4 is to remember beside its settings; values that JSON can hold.
 
         Raises:
             InputError: the picture, the recording or a setting can not be used; before any work.
@@ -141,7 +148,7 @@ class AvatarPipeline:
         with clock.stage("read"):
             job = self.prepare(request)
         request, plan = job.request, job.plan
-        settings = self._settings(job)
+        settings = {**self._settings(job), **(notes or {})}
 
         yield Preparing(what="reading prompt, portrait and speech", elapsed_seconds=clock.elapsed)
         with clock.stage("conditions"):
@@ -157,6 +164,7 @@ class AvatarPipeline:
             audio=request.audio,
             settings=settings,
             silence_seconds=request.silence_seconds + keep_lead / plan.fps,
+            pieces=pieces,
         ) as writer:
             try:
                 work = self.render(job, conditions)
@@ -170,6 +178,8 @@ class AvatarPipeline:
                             joiner.new_frames(piece), rounding=request.pixel_rounding
                         )
                         writer.write(frames)
+                        if pieces is not None:
+                            writer.cut()
                     progress.decode_done()
                     yield ChunkDone(
                         chunk=piece.chunk + 1,
