@@ -91,6 +91,12 @@ class OmniAvatarTransformer3DModel(WanTransformer3DModel):
         "token_frames": {0: ContextParallelInput(split_dim=1, expected_dims=2, split_output=True)},
     }
 
+    _skip_layerwise_casting_patterns: ClassVar[list[str]] = [
+        *WanTransformer3DModel._skip_layerwise_casting_patterns,
+        "audio_proj",
+        "audio_cond_projs",
+    ]
+
     @register_to_config
     def __init__(
         self,
