@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from omniavatar.plan import VideoPlan
     from omniavatar.request import GenerationRequest, Setting, choices_of, setting_of
     from omniavatar.weights.catalog import CATALOG, ModelSpec
-    from omniavatar.weights.presets import PRESETS, Preset
+    from omniavatar.weights.download import DownloadProgress, check_files, describe_bytes, fetch
+    from omniavatar.weights.presets import PRESETS, LoraChoice, Preset
 
 __version__ = "0.1.0"
 
@@ -32,10 +33,12 @@ _HOMES = {
     "AvatarPipeline": "pipeline",
     "CATALOG": "weights.catalog",
     "ChunkDone": "events",
+    "DownloadProgress": "weights.download",
     "Event": "events",
     "Finished": "events",
     "GenerationRequest": "request",
     "InputError": "errors",
+    "LoraChoice": "weights.presets",
     "ModelSpec": "weights.catalog",
     "OmniAvatarError": "errors",
     "OutputError": "errors",
@@ -47,7 +50,10 @@ _HOMES = {
     "StepDone": "events",
     "VideoPlan": "plan",
     "WeightsError": "errors",
+    "check_files": "weights.download",
     "choices_of": "request",
+    "describe_bytes": "weights.download",
+    "fetch": "weights.download",
     "kept_pieces": "media.video",
     "load_image": "media.image",
     "load_speech": "media.speech",
@@ -65,10 +71,12 @@ __all__ = [
     "PRESETS",
     "AvatarPipeline",
     "ChunkDone",
+    "DownloadProgress",
     "Event",
     "Finished",
     "GenerationRequest",
     "InputError",
+    "LoraChoice",
     "ModelSpec",
     "OmniAvatarError",
     "OutputError",
@@ -79,7 +87,10 @@ __all__ = [
     "StepDone",
     "VideoPlan",
     "WeightsError",
+    "check_files",
     "choices_of",
+    "describe_bytes",
+    "fetch",
     "kept_pieces",
     "load_image",
     "load_speech",

@@ -34,6 +34,7 @@ from omniavatar.stages.render import ChunkStep, ChunkVideo, render_chunks
 from omniavatar.stages.schedule import make_schedule
 from omniavatar.stages.step_cache import plan_skips
 from omniavatar.weights.catalog import CATALOG, ModelSpec
+from omniavatar.weights.download import Report, fetch
 from omniavatar.weights.load import load_models
 
 T = TypeVar("T")
@@ -78,18 +79,20 @@ class AvatarPipeline:
         folder: Path | str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        report: Report | None = None,
     ) -> Self:
-        """Load a checkpoint by its name in the catalog.
+        """Load a checkpoint by its name in the catalog; download first what is missing of it.
 
         Args:
             model: "nano", "1.3B" or "14B".
             folder: where the weights are, in the published or in diffusers' layout; None takes the
-                bundled ones, or the place where downloads go.
+                bundled ones, or the place where downloads go (`weights.files.find_folder`).
             device, dtype: None chooses by what the machine has.
+            report: told how far a download is; what it raises ends the download.
 
         Raises:
             InputError: there is no such model.
-            WeightsError: a file is missing or does not fit.
+            WeightsError: a file is missing and can not be downloaded, or does not fit.
         """
         if model not in CATALOG:
             raise InputError(
@@ -99,7 +102,7 @@ class AvatarPipeline:
         placement = choose_placement(device=device, dtype=dtype)
         models = load_models(
             spec,
-            folder=Path(folder) if folder is not None else None,
+            folder=fetch(spec, folder=folder, report=report),
             device=placement.device,
             dtype=placement.dtype,
         )

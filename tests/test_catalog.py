@@ -53,9 +53,22 @@ def test_each_published_entry_lists_its_own_files():
         assert source.base.folder == f"Wan2.1-T2V-{name}"
         assert source.adapter.folder == f"OmniAvatar-{name}"
         assert source.speech_encoder.folder == "wav2vec2-base-960h"
-        assert sum("diffusion_pytorch_model" in file for file in source.base.files) == shards
-        assert "Wan2.1_VAE.pth" in source.base.files
-        assert source.adapter.files == ("config.json", "pytorch_model.pt")
+        base = [file.path for file in source.base.files]
+        assert sum("diffusion_pytorch_model" in path for path in base) == shards
+        assert "Wan2.1_VAE.pth" in base
+        adapter = [file.path for file in source.adapter.files]
+        assert adapter == ["config.json", "pytorch_model.pt"]
+
+
+def test_published_entries_know_how_much_room_they_take():
+    """Sizes of the weights as far as the hub has told them: in gigabytes, the original layout."""
+    for name, size in (("1.3B", 18.6), ("14B", 71.9)):
+        source = CATALOG[name].source
+        assert source.size() == pytest.approx(size * 1e9, rel=0.01)
+        assert source.size("diffusers") > source.size(), "its text encoder is in float32"
+        assert {file.part for file in source.base.files} == {
+            file.part for file in source.diffusers.files
+        }
 
 
 def test_preview_colours_of_a_bundled_model_are_read_from_its_folder(tmp_path):

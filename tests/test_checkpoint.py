@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from omniavatar.errors import WeightsError
-from omniavatar.weights.checkpoint import Checkpoint, find_shards, shape_of
+from omniavatar.weights.checkpoint import Checkpoint, shape_of
+from omniavatar.weights.files import find_shards
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(4).half()}
 

@@ -21,7 +21,8 @@ from omniavatar import AvatarPipeline
 from omniavatar.errors import WeightsError
 from omniavatar.weights.catalog import CATALOG, Bundled
 from omniavatar.weights.convert import transformer_key
-from omniavatar.weights.load import find_files, load_models
+from omniavatar.weights.files import find_files
+from omniavatar.weights.load import load_models
 
 NAME = "14B"
 CPU = torch.device("cpu")
@@ -237,9 +238,12 @@ def test_saved_networks_are_read_by_the_libraries_themselves(tmp_path, reference
         ("Wan2.1-T2V-14B/Wan2.1_VAE.pth", r"VAE of 14B.*Wan2\.1_VAE\.pth in .*Wan2\.1-T2V-14B"),
         ("Wan2.1-T2V-14B/models_t5_umt5-xxl-enc-bf16.pth", "text encoder of 14B"),
         ("Wan2.1-T2V-14B/google/umt5-xxl/tokenizer_config.json", "tokenizer of 14B"),
-        ("OmniAvatar-14B/pytorch_model.pt", r"adapter of 14B.*OmniAvatar/OmniAvatar-14B"),
+        (
+            "OmniAvatar-14B/pytorch_model.pt",
+            r"adapter of 14B.*pytorch_model\.pt in .*OmniAvatar-14B",
+        ),
         ("OmniAvatar-14B/config.json", r"no config\.json in .*OmniAvatar-14B"),
-        ("wav2vec2-base-960h/model.safetensors", r"speech encoder.*facebook/wav2vec2-base-960h"),
+        ("wav2vec2-base-960h/model.safetensors", r"speech encoder of 14B.*wav2vec2-base-960h"),
         ("wav2vec2-base-960h/config.json", r"no config\.json in .*wav2vec2-base-960h"),
         (
             "Wan2.1-T2V-14B/diffusion_pytorch_model-00002-of-00003.safetensors",
@@ -255,7 +259,7 @@ def test_missing_file_is_named_with_its_place(copy, file, message):
 
 def test_empty_folder_says_what_is_expected_where(tmp_path):
     with pytest.raises(
-        WeightsError, match=r"transformer of 14B is missing.*Wan-AI/Wan2\.1-T2V-14B"
+        WeightsError, match=r"transformer of 14B is missing.*omniavatar download 14B --to"
     ):
         find_files(CATALOG["14B"], tmp_path)
     with pytest.raises(WeightsError, match="transformer of nano is missing"):

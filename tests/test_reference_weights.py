@@ -16,6 +16,7 @@ from transformers import Wav2Vec2Config
 
 from omniavatar.weights import build
 from omniavatar.weights.convert import transformer_key
+from omniavatar.weights.files import is_complete
 from omniavatar.weights.lora import read_adapter
 
 TOLERANCE = 1e-4
@@ -92,7 +93,7 @@ def test_adapter_without_its_patch_bias_takes_the_one_of_the_base(key_lists):
 def test_complete_published_transformer_needs_no_adapter(key_lists):
     for name in transformer_names(key_lists):
         table = on_meta(key_lists["tables"][name]["full_model_with_audio"])
-        assert build.is_complete(table)
+        assert is_complete(table)
         network = build.build_transformer(table, device="meta")
         assert len(shapes_of(network)) == len(table)
 

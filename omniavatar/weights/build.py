@@ -81,11 +81,6 @@ def build_transformer(
     return network
 
 
-def is_complete(base: Tensors) -> bool:
-    """Whether tensors are a whole OmniAvatar transformer, or a plain one that wants its adapter."""
-    return "audio_proj.proj.weight" in map(transformer_key, base)
-
-
 def build_vae(
     tensors: Tensors,
     *,

@@ -13,12 +13,33 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from omniavatar.weights.presets import Preset
+
+HubLayout = Literal["original", "diffusers"]
+"""The two ways in which the hub has the files of Wan2.1."""
 
 Colour = tuple[float, float, float]
 LatentRGB = tuple[tuple[Colour, ...], Colour]
 """Red, green and blue, -1..1, of a unit of each latent channel, and of zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    """A file of a repository, or several.
+
+    Attributes:
+        path: within the repository; `*` stands for any characters but "/".
+        part: what it belongs to, in the words of `weights.files`.
+        size: bytes, all together.
+        stand_in: path of what is taken where the repository has no `path`.
+    """
+
+    path: str
+    part: str
+    size: int
+    stand_in: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +48,23 @@ class Repository:
 
     Attributes:
         name: owner and repository.
-        files: paths within it; `*` stands for any characters.
+        files: the others are not downloaded.
+        licence: of its files.
     """
 
     name: str
-    files: tuple[str, ...]
+    files: tuple[HubFile, ...]
+    licence: str = "Apache-2.0"
 
     @property
     def folder(self) -> str:
         """The folder of its files in the published layout."""
         return self.name.rsplit("/", 1)[1]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +106,15 @@ class Published:
     def folder(self) -> Path:
         """Where the published code keeps its files, from where it is started."""
         return Path("pretrained_models")
+
+    def repositories(self, layout: HubLayout = "original") -> tuple[Repository, ...]:
+        """All that the checkpoint needs, its base in one of two layouts."""
+        base = self.base if layout == "original" else self.diffusers
+        return base, self.adapter, self.speech_encoder
+
+    def size(self, layout: HubLayout = "original") -> int:
+        """Bytes of all files: what the disk must have room for."""
+        return sum(repository.size for repository in self.repositories(layout))
 
     @property
     def latent_rgb(self) -> LatentRGB | None:
@@ -171,19 +208,75 @@ _PROMPT = (
 )
 _SIZES = ((400, 720), (720, 720), (720, 400))
 _SPEECH_ENCODER = Repository(
-    name="facebook/wav2vec2-base-960h", files=("config.json", "model.safetensors")
+    name="facebook/wav2vec2-base-960h",
+    files=(
+        HubFile(path="config.json", part="speech encoder", size=1_596),
+        HubFile(
+            path="model.safetensors",
+            part="speech encoder",
+            size=377_607_901,
+            stand_in="pytorch_model.bin",
+        ),
+    ),
 )
-_ADAPTER_FILES = ("config.json", "pytorch_model.pt")
-_BASE_FILES = (
-    "config.json",
-    "models_t5_umt5-xxl-enc-bf16.pth",
-    "Wan2.1_VAE.pth",
-    "google/umt5-xxl/special_tokens_map.json",
-    "google/umt5-xxl/spiece.model",
-    "google/umt5-xxl/tokenizer.json",
-    "google/umt5-xxl/tokenizer_config.json",
+_WAN_FILES = (
+    HubFile(path="models_t5_umt5-xxl-enc-bf16.pth", part="text encoder", size=11_361_920_418),
+    HubFile(path="Wan2.1_VAE.pth", part="VAE", size=507_609_880),
+    HubFile(path="google/umt5-xxl/special_tokens_map.json", part="tokenizer", size=6_623),
+    HubFile(path="google/umt5-xxl/spiece.model", part="tokenizer", size=4_548_313),
+    HubFile(path="google/umt5-xxl/tokenizer.json", part="tokenizer", size=16_837_417),
+    HubFile(path="google/umt5-xxl/tokenizer_config.json", part="tokenizer", size=61_728),
 )
-_DIFFUSERS_FILES = ("transformer/*", "vae/*", "text_encoder/*", "tokenizer/*")
+_SHARD_SIZES = (
+    9_887_603_256,
+    9_839_059_648,
+    9_839_059_744,
+    9_839_059_744,
+    9_839_059_744,
+    7_910_235_256,
+)
+
+
+def _adapter(name: str, *, size: int) -> Repository:
+    """An adapter; its size is that of its tensors in float32, the most that it can be."""
+    return Repository(
+        name=name,
+        files=(
+            HubFile(path="config.json", part="adapter", size=2_000),
+            HubFile(path="pytorch_model.pt", part="adapter", size=size),
+        ),
+    )
+
+
+def _diffusers(name: str, *, size: int) -> Repository:
+    """A base in the layout of diffusers, whose text encoder is in float32.
+
+    Args:
+        size: bytes of the transformer, which is in float32 too.
+    """
+    return Repository(
+        name=name,
+        files=(
+            HubFile(path="transformer/config.json", part="transformer", size=1_000),
+            HubFile(
+                path="transformer/diffusion_pytorch_model*.safetensors",
+                part="transformer",
+                size=size,
+            ),
+            HubFile(path="vae/config.json", part="VAE", size=1_000),
+            HubFile(path="vae/diffusion_pytorch_model*.safetensors", part="VAE", size=507_591_892),
+            HubFile(path="text_encoder/config.json", part="text encoder", size=1_000),
+            HubFile(
+                path="text_encoder/model*.safetensors", part="text encoder", size=22_723_641_344
+            ),
+            *(
+                replace(file, path=file.path.replace("google/umt5-xxl/", "tokenizer/"))
+                for file in _WAN_FILES
+                if file.part == "tokenizer"
+            ),
+        ),
+    )
+
 
 NANO = ModelSpec(
     name="nano",
@@ -207,11 +300,19 @@ SMALL = ModelSpec(
     source=Published(
         base=Repository(
             name="Wan-AI/Wan2.1-T2V-1.3B",
-            files=("diffusion_pytorch_model.safetensors", *_BASE_FILES),
+            files=(
+                HubFile(path="config.json", part="transformer", size=249),
+                HubFile(
+                    path="diffusion_pytorch_model.safetensors",
+                    part="transformer",
+                    size=5_676_070_424,
+                ),
+                *_WAN_FILES,
+            ),
         ),
-        adapter=Repository(name="OmniAvatar/OmniAvatar-1.3B", files=_ADAPTER_FILES),
+        adapter=_adapter("OmniAvatar/OmniAvatar-1.3B", size=705_000_000),
         speech_encoder=_SPEECH_ENCODER,
-        diffusers=Repository(name="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", files=_DIFFUSERS_FILES),
+        diffusers=_diffusers("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", size=5_676_070_424),
     ),
     sizes=_SIZES,
     steps=50,
@@ -233,13 +334,21 @@ LARGE = replace(
         base=Repository(
             name="Wan-AI/Wan2.1-T2V-14B",
             files=(
-                *(f"diffusion_pytorch_model-{n:05}-of-00006.safetensors" for n in range(1, 7)),
-                *_BASE_FILES,
+                HubFile(path="config.json", part="transformer", size=250),
+                *(
+                    HubFile(
+                        path=f"diffusion_pytorch_model-{number:05}-of-00006.safetensors",
+                        part="transformer",
+                        size=size,
+                    )
+                    for number, size in enumerate(_SHARD_SIZES, 1)
+                ),
+                *_WAN_FILES,
             ),
         ),
-        adapter=Repository(name="OmniAvatar/OmniAvatar-14B", files=_ADAPTER_FILES),
+        adapter=_adapter("OmniAvatar/OmniAvatar-14B", size=2_460_000_000),
         speech_encoder=_SPEECH_ENCODER,
-        diffusers=Repository(name="Wan-AI/Wan2.1-T2V-14B-Diffusers", files=_DIFFUSERS_FILES),
+        diffusers=_diffusers("Wan-AI/Wan2.1-T2V-14B-Diffusers", size=sum(_SHARD_SIZES)),
     ),
     cache_coefficients=(-3.03318725e5, 4.90537029e4, -2.65530556e3, 5.87365115e1, -3.15583525e-1),
 )

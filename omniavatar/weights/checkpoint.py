@@ -80,29 +80,6 @@ class Checkpoint(Mapping[str, Tensor]):
         return _read_torch_file(file)
 
 
-def find_shards(folder: Path, stem: str) -> tuple[Path, ...]:
-    """The safetensors files of `stem` in a folder: one file, or the parts of a split one.
-
-    Empty when there is none. Parts are counted against the total in their names, so that an
-    interrupted download is found here.
-
-    Raises:
-        WeightsError: a part is missing.
-    """
-    whole = folder / f"{stem}.safetensors"
-    if whole.is_file():
-        return (whole,)
-    parts = sorted(folder.glob(f"{stem}-?????-of-?????.safetensors"))
-    if not parts:
-        return ()
-    total = int(parts[0].stem.rsplit("-", 1)[1])
-    expected = [folder / f"{stem}-{n:05}-of-{total:05}.safetensors" for n in range(1, total + 1)]
-    missing = [part.name for part in expected if part not in parts]
-    if missing:
-        raise WeightsError(f"{', '.join(missing)} of {total} parts are missing in {folder}.")
-    return tuple(expected)
-
-
 def shape_of(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
     """Shape of a tensor, without reading it when it is on disk."""
     return tensors.shapes[name] if isinstance(tensors, Checkpoint) else tuple(tensors[name].shape)

@@ -1,0 +1,579 @@
+"""Hub to disk: the files of a published checkpoint that are not there yet.
+
+What the hub has is asked of huggingface_hub, whose address, token, session and lock are used; the
+variables HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they mean to it. The bytes are received
+here, because `hf_hub_download` throws half a file away when the process ends: here it stays as
+`NAME.DIGEST.incomplete`, and the next attempt, in this process or another, goes on where it ends. A
+file has its own name only when its digest is that of the hub.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from httpx2 import HTTPError
+from huggingface_hub import (
+    constants,
+    get_session,
+    hf_hub_url,
+    is_offline_mode,
+    model_info,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status
+
+from omniavatar.errors import WeightsError
+from omniavatar.weights.catalog import HubFile, HubLayout, ModelSpec, Published, Repository
+from omniavatar.weights.files import (
+    PLACE_VARIABLE,
+    find_faults,
+    find_folder,
+    find_shards,
+    is_readable,
+)
+
+logger = logging.getLogger(__name__)
+
+CONNECTIONS = 4
+"""Files that are received at a time."""
+
+WAITS_SECONDS = (1, 2, 5, 15, 30, 60)
+"""Before each new attempt, when the last one brought nothing; then the download is given up."""
+
+QUIET_SECONDS = 20.0
+"""A connection that brings nothing for so long is given up for a new one."""
+
+LOCK = ".download.lock"
+
+RESERVE_BYTES = 2**28
+"""What is left free on the disk."""
+
+REFUSALS = (400, 401, 403, 404, 410)
+"""Answers of the hub that another attempt would not change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadProgress:
+    """How far the download of a checkpoint is.
+
+    Attributes:
+        model: its name in the catalog.
+        folder: where its files go.
+        file: the last one that received something, by its name.
+        done_bytes, total_bytes: of all files together; what was there before does not count, half
+            files of an earlier attempt do.
+        bytes_per_second: over the last seconds.
+        remaining_seconds: None as long as nothing is known about the speed.
+    """
+
+    model: str
+    folder: Path
+    file: str
+    done_bytes: int
+    total_bytes: int
+    bytes_per_second: float
+    remaining_seconds: float | None
+
+
+Report = Callable[[DownloadProgress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """A file on the hub, and its place here.
+
+    Attributes:
+        url: of its content, at a fixed commit.
+        path: within its repository.
+        size: bytes.
+        digest: sha256 of a large file, git's own sha1 of a small one.
+        folder: its repository's, here.
+    """
+
+    url: str
+    path: str
+    size: int
+    digest: str
+    folder: Path
+
+    @property
+    def place(self) -> Path:
+        return self.folder / self.path
+
+    @property
+    def partial(self) -> Path:
+        """Where its bytes are before all have come; another version has another name."""
+        return self.place.with_name(f"{self.place.name}.{self.digest[:12]}.incomplete")
+
+    @property
+    def begun_bytes(self) -> int:
+        """What an earlier attempt has left."""
+        return self.partial.stat().st_size if self.partial.is_file() else 0
+
+    def is_at(self, file: Path) -> bool:
+        """Whether a file has this content; reads all of it."""
+        if file.stat().st_size != self.size:
+            return False
+        with file.open("rb") as content:
+            if len(self.digest) == hashlib.sha256().digest_size * 2:
+                return hashlib.file_digest(content, "sha256").hexdigest() == self.digest
+            blob = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+            blob.update(content.read())
+            return blob.hexdigest() == self.digest
+
+
+def fetch(
+    spec: ModelSpec,
+    *,
+    folder: Path | str | None = None,
+    report: Report | None = None,
+    layout: HubLayout | None = None,
+) -> Path:
+    """Download what is missing of a checkpoint, and return the folder of its files.
+
+    Several processes may do so at once: one downloads, the others wait for it.
+
+    Args:
+        folder: None is what `find_folder` finds.
+        report: told several times a second, by the thread that called, how far it is; the download
+            stops when it raises.
+        layout: of the base on the hub. None takes the original one, and of it only the parts that
+            are in the folder in no layout at all.
+
+    Raises:
+        WeightsError: the files cannot be had: there is no connection, no room or no such file; the
+            message says what is missing, how large it is and where it belongs.
+    """
+    place = find_folder(spec, folder)
+    if not isinstance(spec.source, Published) or not _missing(spec, place, layout):
+        return place
+    _check_folder(place)
+    with _alone_in(place):
+        missing = _missing(spec, place, layout)
+        for repository, wanted in missing:
+            _take_from_cache(repository, wanted, place)
+        missing = _missing(spec, place, layout)
+        if missing and is_offline_mode():
+            raise WeightsError(
+                f"{_needs(spec, missing, place)}, but HF_HUB_OFFLINE forbids to download. Put "
+                f"{_names(missing)} there, or name another folder with {PLACE_VARIABLE}."
+            )
+        entries = [entry for part in missing for entry in _on_hub(spec, *part, place)]
+        files = [entry for entry in entries if not _is_there(entry) and not _link_twin(entry)]
+        if files:
+            _check_room(spec, files, place)
+            _receive_all(spec, files, place, report)
+    return place
+
+
+def check_files(
+    spec: ModelSpec, *, folder: Path | str | None = None, layout: HubLayout | None = None
+) -> tuple[str, ...]:
+    """Compare the files of a checkpoint with the hub's, byte by byte; change nothing.
+
+    Offline, only what the files themselves tell is checked.
+
+    Returns:
+        A sentence for each file that is missing or damaged.
+
+    Raises:
+        WeightsError: the hub does not answer.
+    """
+    place = find_folder(spec, folder)
+    faults = list(find_faults(spec, place).values())
+    if not isinstance(spec.source, Published) or is_offline_mode():
+        return tuple(faults)
+    known = " ".join(faults)
+    for repository in _repositories(spec.source, place, layout):
+        for entry in _on_hub(spec, repository, repository.files, place):
+            if not entry.place.is_file():
+                if layout is not None:
+                    faults.append(f"{entry.place} is missing.")
+            elif str(entry.place) not in known and not entry.is_at(entry.place):
+                faults.append(
+                    f"{entry.place} is not what {repository.name} has on the hub. Delete it, and "
+                    f"download {spec.name} again."
+                )
+    return tuple(faults)
+
+
+# ---- what is missing
+
+
+Missing = Sequence[tuple[Repository, Sequence[HubFile]]]
+
+
+def _missing(spec: ModelSpec, folder: Path, layout: HubLayout | None) -> Missing:
+    """What is not in a folder, by repository."""
+    assert isinstance(spec.source, Published)
+    parts = find_faults(spec, folder).keys()
+    chosen = [
+        (
+            repository,
+            [
+                file
+                for file in repository.files
+                if (file.part in parts if layout is None else not _has(folder, repository, file))
+            ],
+        )
+        for repository in spec.source.repositories(layout or "original")
+    ]
+    return [(repository, files) for repository, files in chosen if files]
+
+
+def _has(folder: Path, repository: Repository, file: HubFile) -> bool:
+    """Whether a file is there, or all of several."""
+    if "*" in file.path:
+        place = folder / repository.folder / file.path
+        try:
+            found = list(find_shards(place.parent, place.name.partition("*")[0]))
+        except WeightsError:
+            return False
+        return bool(found) and all(map(is_readable, found))
+    paths = [folder / repository.folder / path for path in (file.path, file.stand_in) if path]
+    return any(path.is_file() and is_readable(path) for path in paths)
+
+
+def _repositories(
+    source: Published, folder: Path, layout: HubLayout | None
+) -> Iterator[Repository]:
+    """Those of a layout, or those of which there is anything."""
+    if layout is not None:
+        yield from source.repositories(layout)
+        return
+    for repository in (*source.repositories(), source.diffusers):
+        if (folder / repository.folder).is_dir():
+            yield repository
+
+
+def _is_there(entry: RemoteFile) -> bool:
+    """Whether a file needs no download; one that is cut, or a web page in its place, does.
+
+    Raises:
+        WeightsError: another file, which is whole, has its name.
+    """
+    if not entry.place.is_file():
+        return False
+    size = entry.place.stat().st_size
+    readable = is_readable(entry.place)
+    if readable and (size == entry.size or entry.place.suffix == ".json"):
+        return True
+    if readable and entry.place.suffix in (".safetensors", ".pt", ".pth", ".bin"):
+        raise WeightsError(
+            f"{entry.place} has {size} bytes, but the hub's has {entry.size}: it is another file. "
+            "Move it away, or name another folder."
+        )
+    logger.warning("%s is damaged or incomplete; it is downloaded again", entry.place)
+    return False
+
+
+def _link_twin(entry: RemoteFile) -> bool:
+    """Use the same file of another checkpoint: both published ones have one text encoder."""
+    for twin in entry.folder.parent.glob(f"*/{entry.path}"):
+        if twin != entry.place and entry.is_at(twin):
+            entry.place.parent.mkdir(parents=True, exist_ok=True)
+            entry.place.unlink(missing_ok=True)
+            with suppress(OSError):  # a file system without links
+                os.link(twin, entry.place)
+                logger.info("%s is the same as %s", entry.place, twin)
+                return True
+    return False
+
+
+def _take_from_cache(repository: Repository, files: Sequence[HubFile], folder: Path) -> None:
+    """Link files that another program has downloaded to the hub's own cache."""
+    for file in files:
+        for path in (file.path, file.stand_in):
+            cached = try_to_load_from_cache(repository.name, path) if path else None
+            place = folder / repository.folder / str(path)
+            if isinstance(cached, str) and not place.exists() and is_readable(Path(cached)):
+                logger.info("taking %s from %s", place.name, cached)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(OSError):  # a system that allows no links
+                    place.symlink_to(cached)
+
+
+# ---- the hub
+
+
+def _on_hub(
+    spec: ModelSpec, repository: Repository, files: Sequence[HubFile], folder: Path
+) -> list[RemoteFile]:
+    """What the hub has of some files of a repository.
+
+    Raises:
+        WeightsError: the hub does not answer, or has no such file.
+    """
+    for seconds in (1, 5, None):
+        try:
+            info = model_info(repository.name, files_metadata=True, timeout=QUIET_SECONDS)
+            break
+        except (HTTPError, OSError) as error:
+            if seconds is None or _is_final(error):
+                raise WeightsError(
+                    f"{_needs(spec, [(repository, files)], folder)}, but "
+                    f"{_reason(error, repository.name)}"
+                ) from error
+            time.sleep(seconds)
+    found = []
+    for file in files:
+        paths = [sibling.rfilename for sibling in info.siblings or ()]
+        matches = [path for path in paths if _fits(path, file.path)]
+        matches = matches or [path for path in paths if path == file.stand_in]
+        if not matches:
+            raise WeightsError(
+                f"{repository.name} on the hub has no {file.path}. Put the {file.part} of "
+                f"{spec.name} into {folder / repository.folder} yourself."
+            )
+        for sibling in info.siblings or ():
+            if sibling.rfilename in matches:
+                digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+                assert digest is not None
+                assert sibling.size is not None
+                found.append(
+                    RemoteFile(
+                        url=hf_hub_url(repository.name, sibling.rfilename, revision=info.sha),
+                        path=sibling.rfilename,
+                        size=sibling.size,
+                        digest=digest,
+                        folder=folder / repository.folder,
+                    )
+                )
+    return found
+
+
+def _fits(path: str, pattern: str) -> bool:
+    return path.count("/") == pattern.count("/") and fnmatch(path, pattern)
+
+
+def _reason(error: Exception, name: str) -> str:
+    """Why the hub gives nothing, and what to do."""
+    endpoint = constants.ENDPOINT
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status in (401, 403, 404):
+        return (
+            f"{endpoint} answers {status} for {name}: there is no such repository, or it asks for "
+            "a token. Set HF_TOKEN, or put the files there yourself."
+        )
+    words = f"answers {status}" if status else f"cannot be reached ({type(error).__name__})"
+    return f"{endpoint} {words}. Try again; what has come so far is kept."
+
+
+# ---- bytes
+
+
+@dataclass(slots=True)
+class _Meter:
+    """What has come of all files, counted by several threads."""
+
+    done: int
+    file: str
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, count: int, file: str) -> None:
+        with self._lock:
+            self.done += count
+            self.file = file
+        if self.stopped.is_set():
+            raise _StoppedError
+
+
+class _StoppedError(Exception):
+    """The download was ended by the thread that began it."""
+
+
+def _receive_all(
+    spec: ModelSpec, files: Sequence[RemoteFile], folder: Path, report: Report | None
+) -> None:
+    total = sum(entry.size for entry in files)
+    meter = _Meter(sum(entry.begun_bytes for entry in files), files[0].place.name)
+    recent = deque([(time.monotonic(), meter.done)], maxlen=40)
+
+    def tell() -> None:
+        now, done = time.monotonic(), meter.done
+        began, before = recent[0]
+        speed = (done - before) / (now - began) if now > began else 0.0
+        recent.append((now, done))
+        if report is not None:
+            report(
+                DownloadProgress(
+                    model=spec.name,
+                    folder=folder,
+                    file=meter.file,
+                    done_bytes=done,
+                    total_bytes=total,
+                    bytes_per_second=speed,
+                    remaining_seconds=(total - done) / speed if speed > 0 else None,
+                )
+            )
+
+    logger.info(
+        "downloading %s: %s of %s files from %s to %s, where %s are free",
+        spec.name,
+        describe_bytes(total - meter.done),
+        len(files),
+        constants.ENDPOINT,
+        folder,
+        describe_bytes(_free_bytes(folder)),
+    )
+    tell()
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        # The largest first: they take longest.
+        largest = sorted(files, key=lambda entry: entry.size, reverse=True)
+        pending = {pool.submit(_receive, entry, meter) for entry in largest}
+        try:
+            while pending:
+                finished, pending = wait(pending, timeout=0.25, return_when=FIRST_EXCEPTION)
+                for future in finished:
+                    future.result()
+                tell()
+        finally:
+            meter.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+    logger.info("%s is complete in %s", spec.name, folder)
+
+
+def _receive(entry: RemoteFile, meter: _Meter) -> None:
+    """Bring one file to its place, in as many attempts as it takes.
+
+    Raises:
+        WeightsError: no attempt brings anything any more, or what comes is not what it should be.
+    """
+    name = entry.place.name
+    entry.place.parent.mkdir(parents=True, exist_ok=True)
+    waits, damaged = iter(WAITS_SECONDS), 0
+    while True:
+        begun = entry.begun_bytes
+        error: Exception | None = None
+        try:
+            if begun < entry.size:
+                _append(entry, meter)
+        except (HTTPError, OSError) as caught:
+            error = caught
+        has = entry.begun_bytes
+        if error is None and has == entry.size and entry.is_at(entry.partial):
+            break
+        if has >= entry.size:
+            entry.partial.unlink()
+            meter.add(-has, name)
+            damaged += 1
+        elif has > begun:
+            waits = iter(WAITS_SECONDS)
+        seconds = next(waits, None)
+        if damaged > 1:
+            raise WeightsError(f"{name} came damaged twice from {entry.url}. Try again later.")
+        if error is not None and (seconds is None or _is_final(error)):
+            raise _given_up(entry, error) from error
+        if seconds is None:
+            raise WeightsError(f"{name} does not come whole from {entry.url}. Try again later.")
+        logger.warning("%s stopped at %s of %s bytes; going on", name, has, entry.size)
+        if meter.stopped.wait(seconds):
+            raise _StoppedError
+    entry.partial.replace(entry.place)
+    for old in entry.place.parent.glob(f"{name}.*.incomplete"):
+        old.unlink(missing_ok=True)
+
+
+def _append(entry: RemoteFile, meter: _Meter) -> None:
+    """Receive what is missing at the end of a half file."""
+    begun = entry.begun_bytes
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if begun:
+        headers["Range"] = f"bytes={begun}-"
+    with get_session().stream("GET", entry.url, headers=headers, timeout=QUIET_SECONDS) as response:
+        hf_raise_for_status(response)
+        goes_on = response.status_code == 206
+        if begun and not goes_on:
+            meter.add(-begun, entry.place.name)
+        with entry.partial.open("ab" if goes_on else "wb") as file:
+            for block in response.iter_bytes():
+                file.write(block)
+                meter.add(len(block), entry.place.name)
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether another attempt would end in the same way."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in REFUSALS
+    return isinstance(error, OSError) and error.errno is not None
+
+
+def _given_up(entry: RemoteFile, error: Exception) -> WeightsError:
+    if isinstance(error, OSError) and error.errno is not None:
+        return WeightsError(f"{entry.partial} cannot be written: {error.strerror}.")
+    return WeightsError(f"{entry.place.name} is not complete: {_reason(error, entry.url)}")
+
+
+# ---- the place
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).touch()
+    except OSError as error:
+        raise WeightsError(
+            f"{folder} cannot be written: {error.strerror}. Name another folder with "
+            f"{PLACE_VARIABLE}."
+        ) from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process downloads to a folder."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(WeakFileLock(folder / LOCK, timeout=1))
+        except TimeoutError:
+            logger.warning("another process downloads to %s; waiting for it", folder)
+            stack.enter_context(WeakFileLock(folder / LOCK))
+        yield
+
+
+def _check_room(spec: ModelSpec, files: Sequence[RemoteFile], folder: Path) -> None:
+    needed = sum(entry.size - entry.begun_bytes for entry in files)
+    free = _free_bytes(folder)
+    if needed + RESERVE_BYTES > free:
+        names = ", ".join(entry.place.name for entry in files)
+        raise WeightsError(
+            f"{spec.name} needs {describe_bytes(needed)} more in {folder} ({names}), but only "
+            f"{describe_bytes(free)} are free there. Make room, or name another folder with "
+            f"{PLACE_VARIABLE}."
+        )
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _needs(spec: ModelSpec, missing: Missing, folder: Path) -> str:
+    size = sum(file.size for _, files in missing for file in files)
+    return f"{spec.name} needs {describe_bytes(size)} more in {folder.absolute()}"
+
+
+def _names(missing: Missing) -> str:
+    return ", ".join(
+        f"{repository.folder}/{file.path}" for repository, files in missing for file in files
+    )
+
+
+def describe_bytes(size: int) -> str:
+    """1234567890 -> "1.2 GB", in powers of ten, as disks are sold."""
+    number = float(size)
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"

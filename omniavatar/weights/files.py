@@ -1,0 +1,259 @@
+"""Where the files of a checkpoint are, and whether all are there; nothing is read but headers.
+
+A folder is in the published layout (`Wan2.1-T2V-14B/`, `OmniAvatar-14B/`, `wav2vec2-base-960h/`,
+with the files that the hub has), holds the files of the first two directly, or is in the layout of
+diffusers (`transformer/`, `vae/`, `text_encoder/`, `tokenizer/`, `speech_encoder/`). Parts of each
+mix: every part is looked for by itself.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+from safetensors import SafetensorError, safe_open
+
+from omniavatar.errors import WeightsError
+from omniavatar.weights.catalog import ModelSpec, Published
+
+Layout = tuple[tuple[str, str], ...]
+"""Parts and their places in a folder; a place without a suffix is a safetensors file or several."""
+
+BASE_LAYOUT: Layout = (
+    ("transformer", "diffusion_pytorch_model"),
+    ("VAE", "Wan2.1_VAE.pth"),
+    ("text encoder", "models_t5_umt5-xxl-enc-bf16.pth"),
+    ("tokenizer", "google/umt5-xxl/tokenizer_config.json"),
+)
+ADAPTER_LAYOUT: Layout = (("adapter", "pytorch_model.pt"), ("adapter", "pytorch_model"))
+SPEECH_ENCODER_LAYOUT: Layout = (
+    ("speech encoder", "model"),
+    ("speech encoder", "pytorch_model.bin"),
+)
+DIFFUSERS_LAYOUT: Layout = (
+    ("transformer", "transformer/diffusion_pytorch_model"),
+    ("VAE", "vae/diffusion_pytorch_model"),
+    ("text encoder", "text_encoder/model"),
+    ("tokenizer", "tokenizer/tokenizer_config.json"),
+    ("speech encoder", "speech_encoder/model"),
+)
+
+PLACE_VARIABLE = "OMNIAVATAR_WEIGHTS"
+"""The environment variable that names the folder of all published checkpoints."""
+
+TOKENIZERS = ("tokenizer.json", "spiece.model")
+"""The words of a tokenizer; one of the two is enough."""
+
+PICKLE = b"\x80"
+"""The first byte of a file of torch that is no archive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """The files of each part of a checkpoint; a part's config, if it has one, lies beside them.
+
+    Attributes:
+        transformer: the base's, when there is an adapter.
+        adapter: none when the transformer is complete without one.
+        tokenizer: one of the files in its folder.
+    """
+
+    transformer: tuple[Path, ...]
+    adapter: tuple[Path, ...]
+    vae: tuple[Path, ...]
+    text_encoder: tuple[Path, ...]
+    tokenizer: tuple[Path, ...]
+    speech_encoder: tuple[Path, ...]
+
+
+def find_folder(spec: ModelSpec, folder: Path | str | None = None) -> Path:
+    """The folder of a checkpoint's files, or the one that they are downloaded to.
+
+    It is the one that is given; else, for a published checkpoint, the one that the environment
+    variable OMNIAVATAR_WEIGHTS names, `pretrained_models` in the working directory when it has a
+    part of the checkpoint, or a folder in the user's cache.
+    """
+    if folder is not None:
+        return Path(folder)
+    if not isinstance(spec.source, Published):
+        return spec.source.folder
+    if named := os.environ.get(PLACE_VARIABLE):
+        return Path(named).expanduser()
+    published = spec.source.folder
+    if any(_files_at(place) for place in _all_places(spec, published)):
+        return published.absolute()
+    return user_cache_path("omniavatar", appauthor=False) / "models"
+
+
+def find_files(spec: ModelSpec, folder: Path) -> Files:
+    """Find every part of a checkpoint, before any is loaded.
+
+    Raises:
+        WeightsError: a part is missing or damaged; the message says where it is expected.
+    """
+    found, faults = _look(spec, folder)
+    for fault in faults.values():
+        raise WeightsError(fault)
+    return Files(
+        transformer=found["transformer"],
+        adapter=found["adapter"],
+        vae=found["VAE"],
+        text_encoder=found["text encoder"],
+        tokenizer=found["tokenizer"],
+        speech_encoder=found["speech encoder"],
+    )
+
+
+def find_faults(spec: ModelSpec, folder: Path) -> Mapping[str, str]:
+    """Parts of a checkpoint that are missing or damaged, each with a sentence that says so."""
+    return _look(spec, folder)[1]
+
+
+def find_shards(folder: Path, stem: str) -> tuple[Path, ...]:
+    """The safetensors files of `stem` in a folder: one file, or the parts of a split one.
+
+    Empty when there is none. Parts are counted against the total in their names, so that an
+    interrupted download is found here.
+
+    Raises:
+        WeightsError: a part is missing.
+    """
+    whole = folder / f"{stem}.safetensors"
+    if whole.is_file():
+        return (whole,)
+    parts = sorted(folder.glob(f"{stem}-?????-of-?????.safetensors"))
+    if not parts:
+        return ()
+    total = int(parts[0].stem.rsplit("-", 1)[1])
+    expected = [folder / f"{stem}-{n:05}-of-{total:05}.safetensors" for n in range(1, total + 1)]
+    missing = [part.name for part in expected if part not in parts]
+    if missing:
+        raise WeightsError(f"{', '.join(missing)} of {total} parts are missing in {folder}.")
+    return tuple(expected)
+
+
+def is_readable(file: Path) -> bool:
+    """Whether a file has all the bytes that it speaks of, as far as its kind tells.
+
+    A file of torch ends with the table of what is in it, so that a cut one has none; those of torch
+    before 1.6, which are no archives, are known by their first byte alone.
+    """
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="np"):
+                return True
+        except (SafetensorError, OSError):
+            return False
+    if file.suffix in (".pt", ".pth", ".bin"):
+        with file.open("rb") as content:
+            return content.read(1) == PICKLE or zipfile.is_zipfile(content)
+    if file.suffix == ".json":
+        try:
+            json.loads(file.read_bytes())
+        except ValueError:
+            return False
+    return True
+
+
+def _look(spec: ModelSpec, folder: Path) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
+    """The files of each part that is whole, and what is wrong with each that is not."""
+    found: dict[str, tuple[Path, ...]] = {"adapter": ()}
+    faults: dict[str, str] = {}
+    for part, options in _places(spec, folder).items():
+        wrong = []
+        for place in options:
+            try:
+                files = _files_at(place)
+            except WeightsError as error:
+                wrong.append(str(error))
+                continue
+            fault = _fault(part, files) if files else None
+            if files and fault is None:
+                found[part] = files
+                break
+            wrong += [fault] if fault else []
+        else:
+            wrong.append(_missing(spec, part, options[0]))
+            faults[part] = f"{wrong[0]} {_remedy(spec, folder)}"
+    if "transformer" in found and is_complete(_tensor_names(found["transformer"])):
+        found["adapter"] = ()
+        faults.pop("adapter", None)
+    return found, faults
+
+
+def _fault(part: str, files: tuple[Path, ...]) -> str | None:
+    """What is wrong with the files of a part, if anything."""
+    for file in files:
+        if not is_readable(file):
+            return f"{file} is damaged or incomplete."
+    if part == "tokenizer":
+        return _fault_beside(files[0], *TOKENIZERS)
+    # In the published layout VAE and text encoder have none, and the transformer can do without.
+    config_is_needed = part in ("adapter", "speech encoder") or (
+        part in ("VAE", "text encoder") and files[0].suffix == ".safetensors"
+    )
+    return _fault_beside(files[0], "config.json") if config_is_needed else None
+
+
+def _fault_beside(file: Path, *names: str) -> str | None:
+    """What is wrong with the first file of these names beside another one; one is enough."""
+    for name in names:
+        beside = file.with_name(name)
+        if beside.is_file():
+            return None if is_readable(beside) else f"{beside} is damaged or incomplete."
+    return f"There is no {names[0]} in {file.parent}."
+
+
+def is_complete(names: Iterable[str]) -> bool:
+    """Whether tensors are a whole OmniAvatar transformer, or a plain one that wants its adapter."""
+    return any(name.endswith("audio_proj.proj.weight") for name in names)
+
+
+def _tensor_names(files: tuple[Path, ...]) -> Iterator[str]:
+    for file in files:
+        with safe_open(file, framework="np") as tensors:
+            yield from tensors.keys()
+
+
+def _places(spec: ModelSpec, folder: Path) -> dict[str, list[Path]]:
+    """Where each part may be: first the place that is named when it is nowhere."""
+    source = spec.source
+    if isinstance(source, Published):
+        base, adapter = folder / source.base.folder, folder / source.adapter.folder
+        layouts = [
+            (BASE_LAYOUT, (base, folder)),
+            (ADAPTER_LAYOUT, (adapter, folder)),
+            (SPEECH_ENCODER_LAYOUT, (folder / source.speech_encoder.folder,)),
+            (DIFFUSERS_LAYOUT, (folder, base, folder / source.diffusers.folder)),
+        ]
+    else:
+        layouts = [(DIFFUSERS_LAYOUT, (folder,))]
+    places: dict[str, list[Path]] = {}
+    for layout, roots in layouts:
+        for part, place in layout:
+            places.setdefault(part, []).extend(root / place for root in roots)
+    return places
+
+
+def _all_places(spec: ModelSpec, folder: Path) -> list[Path]:
+    return [place for options in _places(spec, folder).values() for place in options]
+
+
+def _files_at(place: Path) -> tuple[Path, ...]:
+    if place.suffix:
+        return (place,) if place.is_file() else ()
+    return find_shards(place.parent, place.name)
+
+
+def _missing(spec: ModelSpec, part: str, place: Path) -> str:
+    file = place.name if place.suffix else f"{place.name}*.safetensors"
+    return f"The {part} of {spec.name} is missing: there is no {file} in {place.parent}."
+
+
+def _remedy(spec: ModelSpec, folder: Path) -> str:
+    if isinstance(spec.source, Published):
+        return f"Run `python -m omniavatar download {spec.name} --to {folder}`."
+    return "Install the package again, or give the folder that it is in."
