@@ -44,14 +44,43 @@ _PREFIX = re.compile(r"^(base_model\.model\.)+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """The low-rank change of one layer's weight: `down` [r, i], `up` [o, r]."""
+    """The low-rank change of one layer's weight.
+
+    Attributes:
+        down: [r, i], or [r, i, ...] of a convolution.
+        up: [o, r], or [o, r, 1, ...].
+        scale: how many times the change counts.
+    """
 
     down: Tensor
     up: Tensor
+    scale: float
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return self.up.shape[0], self.down.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight that it changes."""
+        return (self.up.shape[0], *self.down.shape[1:])
+
+    def add_to(self, weight: Tensor, *, strength: float = 1.0) -> Tensor:
+        """The changed weight, in float32."""
+        down, up = (
+            side.to(weight.device, torch.float32).flatten(1) for side in (self.down, self.up)
+        )
+        scale = self.scale * strength
+        if weight.ndim == 2:
+            return torch.addmm(weight.float(), up, down, alpha=scale)
+        return add_to_first(weight, (up @ down).mul_(scale).unflatten(1, self.shape[1:]))
+
+
+def add_to_first(weight: Tensor, difference: Tensor) -> Tensor:
+    """`weight` changed in float32, in as many of its input channels as `difference` has.
+
+    The patch embedding's first channels are those of a plain Wan transformer.
+    """
+    changed = weight.to(torch.float32, copy=True)
+    place = changed[:, : difference.shape[1]] if difference.ndim > 1 else changed
+    place += difference.to(weight.device, torch.float32)
+    return changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +134,7 @@ class Adapter:
     def apply(self, name: str, weight: Tensor) -> Tensor:
         """The tensor `name` with its change merged in, in float32; others as they are."""
         change = self.changes.get(name.removesuffix(".weight"))
-        if change is None:
-            return weight
-        down, up = (side.to(weight.device, torch.float32) for side in (change.down, change.up))
-        return torch.addmm(weight.float(), up, down, alpha=self.scale)
+        return weight if change is None else change.add_to(weight)
 
     def attach(self, transformer: OmniAvatarTransformer3DModel) -> None:
         """Put the changes beside the base weights of a transformer, as its adapter "omniavatar"."""
@@ -167,7 +193,10 @@ def read_adapter(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Ad
         rank=rank,
         alpha=alpha,
         targets=targets,
-        changes={layer: Change(down=pair["A"], up=pair["B"]) for layer, pair in sides.items()},
+        changes={
+            layer: Change(down=pair["A"], up=pair["B"], scale=alpha / rank)
+            for layer, pair in sides.items()
+        },
         tensors=whole,
     )
 

@@ -1,13 +1,19 @@
-"""Settings that go with a LoRA of step distillation: such a model needs few steps and no guidance.
+"""Which further LoRAs a person chose, and the settings that go with one of step distillation.
+
+A distilled model needs few steps and no guidance.
 
 Sources of the numbers: ModelTC/LightX2V configs/distill/wan21 (Apache-2.0) for the 4-step LoRA;
 kijai/ComfyUI-WanVideoWrapper for the time steps of CausVid; deepbeepmeep/Wan2GP profiles for
 FusionX and for CausVid on 1.3B. None of them was trained together with the OmniAvatar adapter.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
+
+from omniavatar.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +74,33 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     }
 )
 """Presets by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA file to put over a checkpoint.
+
+    Attributes:
+        path: the file, in any of the common formats; see `weights.lora_files`.
+        strength: how many times its change counts.
+        preset: name of the settings that go with it, a key of `PRESETS`.
+
+    Raises:
+        InputError: there is no such preset, or the strength is no number.
+    """
+
+    path: Path | str
+    strength: float = 1.0
+    preset: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        if not math.isfinite(self.strength):
+            raise InputError(
+                f"The strength of a LoRA is {self.strength}. Use a number, as a rule from 0 to 1."
+            )
+        if self.preset is not None and self.preset not in PRESETS:
+            raise InputError(
+                f"The preset is {self.preset!r}. Use one of: {', '.join(PRESETS)}.",
+                field="preset",
+            )
