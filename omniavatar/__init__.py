@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from omniavatar.pipeline import AvatarPipeline
     from omniavatar.plan import VideoPlan
     from omniavatar.request import GenerationRequest, Setting, choices_of, setting_of
+    from omniavatar.speed import attention_kernel, compiler_problem
     from omniavatar.weights.catalog import CATALOG, ModelSpec
     from omniavatar.weights.download import DownloadProgress, check_files, describe_bytes, fetch
     from omniavatar.weights.presets import PRESETS, LoraChoice, Preset
@@ -50,8 +51,10 @@ _HOMES = {
     "StepDone": "events",
     "VideoPlan": "plan",
     "WeightsError": "errors",
+    "attention_kernel": "speed",
     "check_files": "weights.download",
     "choices_of": "request",
+    "compiler_problem": "speed",
     "describe_bytes": "weights.download",
     "fetch": "weights.download",
     "kept_pieces": "media.video",
@@ -87,8 +90,10 @@ __all__ = [
     "StepDone",
     "VideoPlan",
     "WeightsError",
+    "attention_kernel",
     "check_files",
     "choices_of",
+    "compiler_problem",
     "describe_bytes",
     "fetch",
     "kept_pieces",

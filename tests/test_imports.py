@@ -19,6 +19,7 @@ TESTS = ROOT / "tests"
 # What each room may import besides itself and `errors`. "public" is what `omniavatar/__init__.py`
 # exports; it is for those outside the engine, so that they need to know nothing else.
 ENGINE = {"request", "plan", "events", "media", "models", "weights", "memory", "stages", "progress"}
+ENGINE |= {"inputs"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "request": set(),
@@ -26,20 +27,22 @@ ALLOWED: dict[str, set[str]] = {
     "events": set(),
     "progress": set(),
     "media": set(),
+    "inputs": {"request", "plan", "media", "weights"},
     "models": set(),
     "weights": {"models"},
     "memory": {"models"},
     "stages": {"request", "plan", "events", "models", "progress"},
     "effects": {"request", "weights"},
     "flops": {"weights"},
-    "pipeline": ENGINE | {"public"},  # the package's own version
-    "bench": ENGINE | {"pipeline", "flops"},
+    "speed": {"models"},
+    "pipeline": ENGINE | {"public", "flops", "speed"},  # the package's own version
+    "bench": ENGINE | {"pipeline", "flops", "speed", "placement"},
     # Training needs the networks, evaluation the pipeline that people run.
     "nano": {"models", "weights", "media", "stages", "pipeline", "public"},
     "serving": {"public"},
     "app": {"public", "serving"},
     "__main__": {"serving"},
-    "__init__": ENGINE | {"pipeline", "bench", "effects", "flops"},
+    "__init__": ENGINE | {"pipeline", "bench", "effects", "flops", "speed"},
 }
 
 # Libraries that only some rooms may use.
@@ -51,9 +54,9 @@ RESERVED: dict[str, set[str]] = {
     "boto3": {"serving"},
     "botocore": {"serving"},
     "espeakng_loader": {"nano"},
-    "torch": {"models", "weights", "memory", "stages", "pipeline", "nano", "bench"},
-    "diffusers": {"models", "weights", "memory", "stages", "pipeline", "nano"},
-    "transformers": {"models", "weights", "memory", "stages", "pipeline", "nano"},
+    "torch": {"models", "weights", "memory", "stages", "pipeline", "nano", "bench", "speed"},
+    "diffusers": {"models", "weights", "memory", "stages", "pipeline", "nano", "bench", "speed"},
+    "transformers": {"models", "weights", "memory", "stages", "pipeline", "nano", "bench"},
 }
 
 # Installed by a host's own image, in `deploy/`: runpod and gradio exclude each other.

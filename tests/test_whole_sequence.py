@@ -93,3 +93,11 @@ def test_gradients_reach_every_weight() -> None:
 def test_a_length_that_splits_a_latent_is_refused() -> None:
     with pytest.raises(AssertionError, match="4n \\+ 1"):
         encode_whole(_vae("patches of 2"), _video(6))
+
+
+@pytest.mark.parametrize("layout", ["patches of 2", "residual"])
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_frames_decoded_a_few_at_a_time_equal_all_at_once(layout: str, window: int) -> None:
+    vae = _vae(layout)
+    latents = vae.encode(_video(33)).latent_dist.mode()
+    assert _error(decode_whole(vae, latents, window=window), decode_whole(vae, latents)) <= 4e-6

@@ -1,8 +1,10 @@
-"""The Wan VAE in one pass over all frames, in place of its frame-by-frame loop.
+"""The Wan VAE over many frames at a time, in place of its frame-by-frame loop.
 
 `AutoencoderKLWan` keeps peak memory flat by walking the video one latent frame at a time with a
 cache for every causal convolution. For small pictures that costs three times the time on a CPU and
-hides the gradient. Here the same layers run once over the whole sequence, with the same values.
+hides the gradient. Here the same layers run over the whole sequence, or over as many frames at a
+time as memory allows, with the same values. Convolutions and norms are read rather than called, so
+that nothing is copied only to be padded; their weights have to be where the input is.
 
 The first frame is special in two places, as in the cached loop: it bypasses every temporal
 upsampling, whose convolution then starts from zeros at frame 1, and every temporal downsampling.
@@ -10,11 +12,15 @@ upsampling, whose convolution then starts from zeros at frame 1, and every tempo
 
 # b batch, c channels, t frames at some level of the network, h, w rows and columns
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
     WanAttentionBlock,
+    WanCausalConv3d,
     WanMidBlock,
     WanResample,
     WanResidualBlock,
@@ -27,6 +33,55 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 )
 from einops import rearrange
 from torch import Tensor, nn
+
+Activate = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What `normalise_and_activate` does; a compiled one makes a single kernel of it."""
+
+
+def normalise_and_activate(before: Tensor, hidden: Tensor, scale: Tensor) -> Tensor:
+    """Normalise over channels, put through SiLU, and append to the frames before.
+
+    Args:
+        before: normalised and activated earlier, [b, c, k, h, w].
+        hidden: [b, c, t, h, w].
+        scale: of the norm, [c].
+
+    Returns:
+        [b, c, k + t, h, w].
+    """
+    return torch.cat([before, F.silu(_rms_norm(hidden, scale))], dim=2)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One video on its way through an encoder or a decoder.
+
+    Attributes:
+        past: for each causal convolution the last frames of its input.
+        begun: whether frames came before these.
+    """
+
+    activate: Activate = normalise_and_activate
+    past: dict[nn.Module, Tensor] = field(default_factory=dict)
+    begun: bool = False
+
+    def before(self, layer: WanCausalConv3d, hidden: Tensor) -> Tensor:
+        """The frames that come before `hidden` in the input of a layer; zeros at first."""
+        if layer in self.past:
+            return self.past[layer]
+        batch, _, _, height, width = hidden.shape
+        shape = (batch, layer.in_channels, layer._padding[4], height, width)
+        return _channels_last(hidden.new_zeros(shape))
+
+    def convolve(self, layer: WanCausalConv3d, extended: Tensor) -> Tensor:
+        """Apply a layer to its input with the frames before it; keep what the next frames need."""
+        frames = layer._padding[4]
+        if frames:
+            self.past[layer] = extended[:, :, -frames:].clone()
+        left, _, top, _, _, _ = layer._padding
+        return F.conv3d(
+            extended, layer.weight, layer.bias, stride=layer.stride, padding=(0, top, left)
+        )
 
 
 def encode_whole(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
@@ -46,33 +101,51 @@ def encode_whole(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
 def encode_moments(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
     """Mean and log-variance of the posterior, [b, 2 z, f, h / 8, w / 8], as `encode_whole`."""
     assert video.shape[2] % 4 == 1, "a Wan VAE takes 4n + 1 frames"
-    encoder = vae.encoder
-    hidden = encoder.conv_in(_channels_last(_fold(vae, video)))
+    encoder, run = vae.encoder, _Run()
+    hidden = _causal(run, encoder.conv_in, _channels_last(_fold(vae, video)))
     for layer in encoder.down_blocks:
-        hidden = _down(layer, hidden)
-    hidden = _middle(encoder.mid_block, hidden)
-    hidden = encoder.conv_out(encoder.nonlinearity(_normalise(encoder.norm_out, hidden)))
+        hidden = _down(run, layer, hidden)
+    hidden = _middle(run, encoder.mid_block, hidden)
+    hidden = _activated(run, encoder.norm_out, encoder.conv_out, hidden)
     return vae.quant_conv(hidden)
 
 
-def decode_whole(vae: AutoencoderKLWan, latents: Tensor, *, clamp: bool = True) -> Tensor:
+def decode_whole(
+    vae: AutoencoderKLWan,
+    latents: Tensor,
+    *,
+    clamp: bool = True,
+    window: int | None = None,
+    activate: Activate = normalise_and_activate,
+) -> Tensor:
     """Decode un-normalised latents, [b, z, f, h, w] -> [b, 3, 4f - 3, 8h, 8w].
 
     Args:
         clamp: hold the result to -1..1, as the class does; off for training, where a clamp would
             stop the gradient.
+        window: latent frames at a time, which memory grows with; None takes all.
 
     Returns:
         What `vae.decode(latents).sample` gives.
     """
+    hidden = _channels_last(vae.post_quant_conv(latents))
+    run = _Run(activate)
+    parts = []
+    for part in hidden.split(window or hidden.shape[2], dim=2):
+        video = _decode_next(vae, run, part)
+        parts.append(video.clamp(-1, 1) if clamp else video)
+    return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+
+
+def _decode_next(vae: AutoencoderKLWan, run: _Run, hidden: Tensor) -> Tensor:
     decoder = vae.decoder
-    hidden = decoder.conv_in(_channels_last(vae.post_quant_conv(latents)))
-    hidden = _middle(decoder.mid_block, hidden)
+    hidden = _causal(run, decoder.conv_in, hidden)
+    hidden = _middle(run, decoder.mid_block, hidden)
     for block in decoder.up_blocks:
-        hidden = _up(block, hidden)
-    hidden = decoder.conv_out(decoder.nonlinearity(_normalise(decoder.norm_out, hidden)))
-    video = _unfold(vae, hidden)
-    return video.clamp(-1, 1) if clamp else video
+        hidden = _up(run, block, hidden)
+    hidden = _activated(run, decoder.norm_out, decoder.conv_out, hidden)
+    run.begun = True
+    return _unfold(vae, hidden)
 
 
 def _fold(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
@@ -90,17 +163,17 @@ def _channels_last(hidden: Tensor) -> Tensor:
     return hidden.contiguous(memory_format=torch.channels_last_3d)
 
 
-def _down(layer: nn.Module, hidden: Tensor) -> Tensor:
+def _down(run: _Run, layer: nn.Module, hidden: Tensor) -> Tensor:
     match layer:
         case WanResidualDownBlock():
             shortcut = layer.avg_shortcut(hidden)
             for resnet in layer.resnets:
-                hidden = _residual(resnet, hidden)
+                hidden = _residual(run, resnet, hidden)
             if layer.downsampler is not None:
                 hidden = _downsample(layer.downsampler, hidden)
             return hidden + shortcut
         case WanResidualBlock():
-            return _residual(layer, hidden)
+            return _residual(run, layer, hidden)
         case WanAttentionBlock():
             return layer(hidden)
         case WanResample():
@@ -108,45 +181,58 @@ def _down(layer: nn.Module, hidden: Tensor) -> Tensor:
     raise TypeError(f"unknown layer in a Wan encoder: {type(layer).__name__}")
 
 
-def _up(block: WanUpBlock | WanResidualUpBlock, hidden: Tensor) -> Tensor:
+def _up(run: _Run, block: WanUpBlock | WanResidualUpBlock, hidden: Tensor) -> Tensor:
     before = hidden
     for resnet in block.resnets:
-        hidden = _residual(resnet, hidden)
+        hidden = _residual(run, resnet, hidden)
     if isinstance(block, WanResidualUpBlock):
         if block.upsampler is not None:
-            hidden = _upsample(block.upsampler, hidden)
+            hidden = _upsample(run, block.upsampler, hidden)
         if block.avg_shortcut is not None:
-            hidden = hidden + block.avg_shortcut(before, first_chunk=True)
+            hidden = hidden + block.avg_shortcut(before, first_chunk=not run.begun)
         return hidden
     for upsampler in block.upsamplers or ():
-        hidden = _upsample(upsampler, hidden)
+        hidden = _upsample(run, upsampler, hidden)
     return hidden
 
 
-def _middle(block: WanMidBlock, hidden: Tensor) -> Tensor:
-    hidden = _residual(block.resnets[0], hidden)
+def _middle(run: _Run, block: WanMidBlock, hidden: Tensor) -> Tensor:
+    hidden = _residual(run, block.resnets[0], hidden)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
-        hidden = _residual(resnet, attention(hidden))
+        hidden = _residual(run, resnet, attention(hidden))
     return hidden
 
 
-def _residual(block: WanResidualBlock, hidden: Tensor) -> Tensor:
-    change = block.conv1(block.nonlinearity(_normalise(block.norm1, hidden)))
-    change = block.conv2(block.dropout(block.nonlinearity(_normalise(block.norm2, change))))
-    return change + block.conv_shortcut(hidden)
+def _residual(run: _Run, block: WanResidualBlock, hidden: Tensor) -> Tensor:
+    change = _activated(run, block.norm1, block.conv1, hidden)
+    change = _activated(run, block.norm2, block.conv2, block.dropout(change))
+    shortcut = block.conv_shortcut
+    same = isinstance(shortcut, nn.Identity)
+    return change + (hidden if same else _causal(run, shortcut, hidden))
 
 
-def _normalise(norm: WanRMS_norm, hidden: Tensor) -> Tensor:
+def _activated(run: _Run, norm: WanRMS_norm, layer: WanCausalConv3d, hidden: Tensor) -> Tensor:
+    """Norm, SiLU and convolution."""
+    assert not isinstance(norm.bias, Tensor), "a Wan VAE's norms have no bias"
+    # One kernel only when both types are the same; under autocast it would be run in float32, and
+    # all that follows with it, although its sums are float32 in any case.
+    scale = norm.gamma.flatten().to(hidden.dtype)
+    return run.convolve(layer, run.activate(run.before(layer, hidden), hidden, scale))
+
+
+def _causal(run: _Run, layer: WanCausalConv3d, hidden: Tensor) -> Tensor:
+    if not layer._padding[4]:
+        return run.convolve(layer, hidden)
+    return run.convolve(layer, torch.cat([run.before(layer, hidden), hidden], dim=2))
+
+
+def _rms_norm(hidden: Tensor, scale: Tensor) -> Tensor:
     """The class's norm, [b, c, t, h, w], as one fused operation over the last axis in memory.
 
     The floor equals the one of `F.normalize`, which the class uses, on all but vanishing vectors.
     """
-    # One kernel only when both types are the same; under autocast it would be run in float32, and
-    # all that follows with it, although its sums are float32 in any case.
-    scale = norm.gamma.flatten().to(hidden.dtype)
     with torch.autocast(hidden.device.type, enabled=False):
-        last = F.rms_norm(hidden.movedim(1, -1), hidden.shape[1:2], scale, eps=1e-24)
-    return (last + norm.bias if isinstance(norm.bias, Tensor) else last).movedim(-1, 1)
+        return F.rms_norm(hidden.movedim(1, -1), hidden.shape[1:2], scale, eps=1e-24).movedim(-1, 1)
 
 
 def _downsample(layer: WanResample, hidden: Tensor) -> Tensor:
@@ -156,11 +242,14 @@ def _downsample(layer: WanResample, hidden: Tensor) -> Tensor:
     return torch.cat([hidden[:, :, :1], layer.time_conv(hidden)], dim=2)
 
 
-def _upsample(layer: WanResample, hidden: Tensor) -> Tensor:
-    if layer.mode == "upsample3d" and hidden.shape[2] > 1:
-        pairs = layer.time_conv(hidden[:, :, 1:])
-        pairs = rearrange(pairs, "b (two c) t h w -> b c (t two) h w", two=2)
-        hidden = torch.cat([hidden[:, :, :1], pairs], dim=2)
+def _upsample(run: _Run, layer: WanResample, hidden: Tensor) -> Tensor:
+    if layer.mode == "upsample3d":
+        alone = 0 if run.begun else 1
+        first, rest = hidden[:, :, :alone], hidden[:, :, alone:]
+        if rest.shape[2]:
+            pairs = _causal(run, layer.time_conv, rest)
+            pairs = rearrange(pairs, "b (two c) t h w -> b c (t two) h w", two=2)
+            hidden = torch.cat([first, pairs], dim=2)
     return _resample_frames(layer, hidden)
 
 

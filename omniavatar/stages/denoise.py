@@ -6,7 +6,8 @@ Source: OmniAvatar (arXiv 2506.18866); Omni-Avatar/OmniAvatar wan_video.py, Apac
 # c latent channels, f latent frames, h, w latent rows and columns, t video frames, a audio features
 # n audio projections, d model width, l text tokens, x text width
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -97,7 +98,44 @@ def denoise(
 
     The chunk's result is the last step's `latents` with the known frames written over them once
     more: see `finished_latents`.
+
+    On CUDA a step is passed on when the device has finished it, while it already works on the
+    next: so it never waits for what is done with a step.
     """
+    steps = _steps(transformer, inputs, sampler)
+    return one_ahead(steps, _mark) if inputs.noise.is_cuda else steps
+
+
+def one_ahead(
+    steps: Generator[Step, None, None], mark: Callable[[], Callable[[], None]]
+) -> Iterator[Step]:
+    """Begin each step before the one before it is passed on.
+
+    Args:
+        mark: marks the device's work so far and gives a function that waits for it.
+    """
+    with closing(steps):
+        before: tuple[Step, Callable[[], None]] | None = None
+        for step in steps:
+            wait = mark()
+            if before is not None:
+                before[1]()
+                yield before[0]
+            before = step, wait
+        if before is not None:
+            before[1]()
+            yield before[0]
+
+
+def _mark() -> Callable[[], None]:
+    event = torch.cuda.Event()
+    event.record()
+    return event.synchronize
+
+
+def _steps(
+    transformer: OmniAvatarTransformer3DModel, inputs: ChunkInputs, sampler: Sampler
+) -> Generator[Step, None, None]:
     schedule = _fresh(sampler.schedule)
     residuals = {branch: BlockResidual() for branch in sampler.guidance.branches}
     latents = inputs.noise.to(sampler.sample_dtype)
@@ -105,11 +143,12 @@ def denoise(
     mask[:, :, : inputs.known.shape[2]] = 0
     reference = inputs.reference.expand(-1, -1, inputs.noise.shape[2], -1, -1)
     fixed = torch.cat([reference, mask], dim=1).to(sampler.dtype)  # [1, c + 1, f, h, w]
+    times = schedule.timesteps.to(latents.device, sampler.sample_dtype)  # once: a copy waits
 
     for index, timestep in enumerate(schedule.timesteps):
         latents = finished_latents(latents, inputs.known)
         model_input = torch.cat([latents.to(sampler.dtype), fixed], dim=1)
-        time = timestep.to(latents.device, sampler.sample_dtype)[None]
+        time = times[index, None]
         predictions = []
         for branch, residual in residuals.items():
             may_skip = sampler.skip_third_branch or branch != SILENT

@@ -21,7 +21,7 @@ from omniavatar.stages.tiles import PUBLISHED_DECODE, PUBLISHED_ENCODE, Tiling, 
 Tiles = Literal["whole", "published"]
 
 ONE_PASS_BYTES = 3 * 2**30
-"""Working memory up to which all frames go through the VAE at once instead of four at a time."""
+"""Working memory that the VAE may take: it decides how many frames go through it at a time."""
 
 
 def encode_video(vae: AutoencoderKLWan, video: Tensor, *, tiling: Tiling | None = None) -> Tensor:
@@ -98,12 +98,11 @@ def _encode(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
 
 
 def _decode(vae: AutoencoderKLWan, raw: Tensor) -> Tensor:
-    frames, height, width = raw.shape[2:]
-    scale = vae.config.scale_factor_spatial
-    pixels = torch.Size((4 * frames - 3, height * scale, width * scale))
-    if _one_pass_bytes(vae, pixels) <= ONE_PASS_BYTES:
-        return decode_whole(vae, raw)
-    return vae.decode(raw).sample
+    if vae.use_tiling:  # the class's own tiles, for cards that hold no whole picture
+        return vae.decode(raw).sample
+    height, width = (size * vae.config.scale_factor_spatial for size in raw.shape[3:])
+    latent_frame = _one_pass_bytes(vae, torch.Size((4, height, width)))
+    return decode_whole(vae, raw, window=max(1, ONE_PASS_BYTES // latent_frame))
 
 
 def _one_pass_bytes(vae: AutoencoderKLWan, pixels: torch.Size) -> int:

@@ -16,7 +16,7 @@ def draw_preview(
     """Draw the middle frame of an estimate of the clean latents.
 
     Args:
-        latents: normalised, [1, c, f, h, w].
+        latents: normalised, [1, c, f, h, w]; no work on them is under way.
         rows: RGB, -1..1, of a unit of each channel: [c][3].
         bias: RGB of zero.
 
@@ -25,6 +25,14 @@ def draw_preview(
 
     Source of the idea and of the Wan2.1 values: Comfy-Org/ComfyUI latent_formats.py.
     """
-    middle = latents[0, :, latents.shape[2] // 2].float().cpu()
+    middle = _to_host(latents[0, :, latents.shape[2] // 2])
     picture = torch.einsum("chw,cr->hwr", middle, torch.tensor(rows)) + torch.tensor(bias)
     return ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _to_host(finished: Tensor) -> Tensor:
+    """Copy what the device has finished, without waiting for what it works on meanwhile."""
+    if not finished.is_cuda:
+        return finished.float().cpu()
+    with torch.cuda.stream(torch.cuda.Stream(finished.device)):
+        return finished.float().cpu()
