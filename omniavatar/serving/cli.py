@@ -3,6 +3,7 @@
     exit status 0    done; what was made is named on standard output
                 2    the request cannot be carried out; one sentence on standard error says why
                 130  stopped by Ctrl-C; finished parts of a video are kept
+                141  whoever read the output has gone
 
 Progress goes to standard error. Whatever is slow to import is imported by the command that
 needs it, so that `--help` answers at once. A new command is one entry of `COMMANDS`.
@@ -10,6 +11,7 @@ needs it, so that `--help` answers at once. A new command is one entry of `COMMA
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, Self, get_args, get_type_hints
 
+import omniavatar
 from omniavatar import (
     CATALOG,
     ChunkDone,
@@ -31,7 +34,7 @@ from omniavatar import (
     choices_of,
     setting_of,
 )
-from omniavatar.serving import wording
+from omniavatar.serving import downloads, wording
 
 HEADINGS = {
     "input": "what goes in and what comes out",
@@ -59,6 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough: nothing is left to write at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (OmniAvatarError, _BadOptionError) as error:
         print(f"omniavatar: {error}", file=sys.stderr)
         return 2
@@ -164,7 +172,11 @@ def _generate(options: argparse.Namespace) -> None:
     try:
         with _Progress(shown=not options.quiet) as progress:
             progress.wait("Loading the model")
-            pipeline = AvatarPipeline.from_pretrained(options.model, folder=options.weights)
+            pipeline = AvatarPipeline.from_pretrained(
+                options.model,
+                folder=options.weights,
+                report=downloads.DownloadScreen(shown=not options.quiet),
+            )
             with closing(pipeline.stream(request, options.output)) as events:
                 for event in events:
                     progress.show(event)
@@ -281,6 +293,8 @@ def _models(_options: argparse.Namespace) -> None:
         sizes = ", ".join(f"{width}x{height}" for height, width in spec.sizes)
         print(f"{spec.name:<6} {spec.title}. {spec.description}")
         print(f"       {spec.steps} steps, guidance {spec.guidance:g}; {sizes}")
+        if spec.download_bytes:
+            print(f"       {omniavatar.describe_bytes(spec.download_bytes)} to download")
 
 
 # ---- bench
@@ -298,7 +312,9 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
 def _bench(options: argparse.Namespace) -> None:
     from omniavatar import AvatarPipeline, measure
 
-    pipeline = AvatarPipeline.from_pretrained(options.model, folder=options.weights)
+    pipeline = AvatarPipeline.from_pretrained(
+        options.model, folder=options.weights, report=downloads.DownloadScreen()
+    )
     figures = measure(pipeline, seconds=options.seconds).to_mapping()
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -452,6 +468,12 @@ COMMANDS = (
         help="list the checkpoints",
         add_options=_add_no_options,
         run=_models,
+    ),
+    Command(
+        name="download",
+        help="fetch the files of a checkpoint, or go on with an interrupted download",
+        add_options=downloads.add_options,
+        run=downloads.run,
     ),
     Command(
         name="bench",

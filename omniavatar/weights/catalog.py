@@ -175,6 +175,11 @@ class ModelSpec:
         )
 
     @property
+    def download_bytes(self) -> int:
+        """What its files take on disk; 0 when they come with the package."""
+        return self.source.size() if isinstance(self.source, Published) else 0
+
+    @property
     def latent_rgb(self) -> LatentRGB | None:
         """Colours of the latents for quick previews; None when they are not known."""
         return self.source.latent_rgb
