@@ -44,6 +44,7 @@ def running_app(folder: Path, script: Path = ROOT / "app.py") -> Iterator[App]:
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "OMNIAVATAR_DATA": str(folder / "data"),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }

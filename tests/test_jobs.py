@@ -1,10 +1,13 @@
-import gradio as gr
+import json
+
 import pytest
 from app_process import write_portrait, write_voice
+from PIL import Image
 
-from omniavatar import Finished
-from omniavatar.serving.jobs import UNKNOWN_FAULT, Jobs, Stopped
+from omniavatar import read_settings
+from omniavatar.serving.jobs import UNKNOWN_FAULT, Jobs
 from omniavatar.serving.pipelines import Pipelines
+from omniavatar.serving.store import StoreSettings
 
 
 class BrokenPipelines(Pipelines):
@@ -20,14 +23,14 @@ def values(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     return {
         "image": {"path": str(write_portrait(folder / "face.png"))},
-        "audio": {"path": str(write_voice(folder / "voice.wav", 1.0))},
+        "audio": {"path": str(write_voice(folder / "voice.wav", 0.2))},
         "steps": 1,
     }
 
 
 @pytest.fixture(scope="module")
-def jobs():
-    return Jobs(Pipelines())
+def jobs(tmp_path_factory):
+    return Jobs(Pipelines(), StoreSettings(data=tmp_path_factory.mktemp("data")))
 
 
 @pytest.mark.parametrize("name", ["image", "audio"])
@@ -42,28 +45,54 @@ def test_a_good_form_has_no_fault(jobs, values):
     assert jobs.check(values) is None
 
 
-def test_a_fault_of_ours_is_logged_and_not_shown(values, caplog):
-    with pytest.raises(gr.Error) as told:
-        list(Jobs(BrokenPipelines()).events("nano", values))
-    assert told.value.message == UNKNOWN_FAULT
+def wait(jobs, job_id):
+    """All that a job tells."""
+    return list(jobs.follow(job_id))
+
+
+def test_a_fault_of_ours_is_logged_and_not_shown(tmp_path, values, caplog):
+    broken = Jobs(BrokenPipelines(), StoreSettings(data=tmp_path))
+    last = wait(broken, broken.submit("nano", values, visitor="me"))[-1]
+    assert (last.state, last.error) == ("failed", UNKNOWN_FAULT)
     assert "/secret/place" in caplog.text
 
 
-def test_the_video_is_there_until_the_job_has_ended(jobs, values):
-    events = jobs.events("nano", values)
-    finished = next(event for event in events if isinstance(event, Finished))
-    assert finished.path.stat().st_size
-    assert next(events, None) is None
-    assert not finished.path.parent.exists()
+def test_a_job_tells_how_far_it_is_and_leaves_a_video_with_what_was_asked(jobs, values):
+    consent = {"agreed": True, "at": "2026-01-01T10:00:00Z"}
+    job_id = jobs.submit(
+        "nano", {**values, "seed": 7}, visitor="me", options={"from": "page"}, consent=consent
+    )
+    views = wait(jobs, job_id)
+    assert {view.state for view in views} <= {"queued", "running", "finished"}
+    assert any(view.chunks == 1 and view.step == 1 for view in views)
+    fractions = [view.fraction for view in views]
+    assert fractions == sorted(fractions)
+    last = views[-1]
+    assert (last.state, last.fraction, last.seed, last.error) == ("finished", 1.0, 7, None)
+    assert (last.options, last.consent) == ({"from": "page"}, consent)
+    assert last.settings["steps"] == 1
+    stored = read_settings(last.video)
+    assert (stored["seed"], stored["consent"]) == (7, consent)
+    assert stored == json.loads(json.dumps(dict(last.used)))
+    assert Image.open(last.poster).size == (128, 128)
+    assert jobs.view(job_id) == last
 
 
-def test_stop_ends_the_visitors_own_job_only(jobs, values):
-    mine, theirs = (jobs.events("nano", values, visitor=name) for name in ("me", "they"))
-    for job in (mine, theirs):
-        next(job)
-    jobs._visits["me"].stop.set()
-    *_, last = mine
-    assert last == Stopped(None)
-    *_, last = theirs
-    assert isinstance(last, Finished)
-    assert not jobs._visits
+def test_a_closed_follower_leaves_its_job_alone_unless_it_owns_it(jobs, values):
+    ids = [jobs.submit("nano", {**values, "steps": 20}, visitor=name) for name in ("a", "b")]
+    watching, owning = jobs.follow(ids[0]), jobs.follow(ids[1], cancel_on_close=True)
+    for follower in (watching, owning):
+        next(follower)
+        follower.close()
+    assert wait(jobs, ids[1])[-1].state == "stopped"
+    jobs.cancel(ids[0], wait=True)
+    assert jobs.view(ids[0]).state == "stopped"
+
+
+def test_cancelling_one_that_waits_leaves_the_one_that_runs(jobs, values):
+    first, second, third = (jobs.submit("nano", values, visitor="me") for _ in range(3))
+    jobs.cancel(second)
+    assert jobs.view(second).state == "stopped"
+    assert wait(jobs, first)[-1].state == "finished"
+    assert wait(jobs, third)[-1].state == "finished"
+    assert jobs.view(second).video is None

@@ -1,5 +1,7 @@
 """How events and durations are put into words, the same in the terminal and on the page."""
 
+import math
+
 from omniavatar import ChunkDone, Event, Finished, Preparing, StepDone
 
 
@@ -19,12 +21,68 @@ def phase(event: Event) -> str:
             )
 
 
+def job_phase(state: str, event: Event | None) -> str:
+    """What a job is doing: its newest event while it runs, else how it stands."""
+    match state:
+        case "queued":
+            return "Waiting for the device"
+        case "running":
+            return "Beginning" if event is None else phase(event)
+        case "finished":
+            return "Finished" if event is None else phase(event)
+        case "stopped":
+            return "Stopped"
+        case "failed":
+            return "Failed"
+        case _:
+            return "Interrupted, because the server was stopped"
+
+
 def timing(event: StepDone | ChunkDone) -> str:
     """How long the job has run and how long it will: "0:12, about 0:40 left"."""
     elapsed = clock(event.elapsed_seconds)
     if event.remaining_seconds is None:
         return elapsed
     return f"{elapsed}, about {clock(event.remaining_seconds)} left"
+
+
+def times(elapsed_seconds: float, remaining_seconds: float | None) -> str:
+    """The same, of a job: "0:12" or "0:12, about 0:40 left"."""
+    left = "" if remaining_seconds is None else f", about {clock(remaining_seconds)} left"
+    return f"{clock(elapsed_seconds)}{left}"
+
+
+def waiting(position: int | None, seconds: float | None) -> str:
+    """How long the queue is: "2 videos before yours, about 1:20"."""
+    if not position:
+        return "yours is next"
+    videos = "1 video" if position == 1 else f"{position} videos"
+    return f"{videos} before yours" + ("" if seconds is None else f", about {clock(seconds)}")
+
+
+def outcome(state: str, *, elapsed_seconds: float, seed: int, kept: bool) -> str:
+    """How a job ended that did not fail, in a sentence."""
+    match state:
+        case "finished":
+            return f"Made in {clock(elapsed_seconds)}, seed {seed}"
+        case "stopped":
+            early = "Stopped."
+        case _:
+            early = "The server was stopped before the video was finished."
+    if kept:
+        return f"{early} The parts that were finished are kept."
+    return f"{early} No part was finished yet."
+
+
+def about(seconds: float) -> str:
+    """A duration that was estimated: "a few seconds", "about 40 seconds", "about 3 minutes"."""
+    if seconds < 8:
+        return "a few seconds"
+    if seconds < 90:
+        return f"about {math.ceil(seconds / 5) * 5} seconds"
+    if seconds < 90 * 60:
+        return f"about {math.ceil(seconds / 60)} minutes"
+    return f"about {seconds / 3600:.1f} hours"
 
 
 def remote_progress(phase: str, fraction: float | None, remaining_seconds: float | None) -> str:
