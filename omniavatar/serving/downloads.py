@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import omniavatar
-from omniavatar import CATALOG, WeightsError
+from omniavatar import CATALOG, InputError, WeightsError
 from omniavatar.serving import wording
 
 if TYPE_CHECKING:
@@ -16,21 +16,18 @@ if TYPE_CHECKING:
 
 def beginning(progress: "DownloadProgress") -> str:
     """What is going to happen: "Downloading 14B: 71.9 GB to /home/me/.cache/omniavatar/models"."""
-    return (
-        f"Downloading {progress.model}: "
-        f"{omniavatar.describe_bytes(progress.total_bytes - progress.done_bytes)} to {progress.folder}"
-    )
+    size = omniavatar.describe_bytes(progress.total_bytes - progress.done_bytes)
+    return f"Downloading {progress.model}: {size} to {progress.folder}"
 
 
 def phase(progress: "DownloadProgress") -> str:
     """How far it is: "5.1 GB of 71.9 GB, 45 MB/s, about 24:45 left"."""
-    words = f"{omniavatar.describe_bytes(progress.done_bytes)} of {omniavatar.describe_bytes(progress.total_bytes)}"
+    size = omniavatar.describe_bytes
+    words = f"{size(progress.done_bytes)} of {size(progress.total_bytes)}"
     if progress.remaining_seconds is None:
         return words
-    return (
-        f"{words}, {omniavatar.describe_bytes(round(progress.bytes_per_second))}/s, "
-        f"about {wording.clock(progress.remaining_seconds)} left"
-    )
+    speed = size(round(progress.bytes_per_second))
+    return f"{words}, {speed}/s, about {wording.clock(progress.remaining_seconds)} left"
 
 
 class DownloadScreen:
@@ -87,6 +84,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Download a checkpoint, or check the files of one."""
+    if not CATALOG[options.model].download_bytes:
+        raise InputError(f"{options.model} comes with the package: there is nothing to download.")
     if options.check:
         faults = omniavatar.check_files(
             CATALOG[options.model], folder=options.to, layout=options.layout
@@ -94,7 +93,8 @@ def run(options: argparse.Namespace) -> None:
         for fault in faults:
             print(fault, file=sys.stderr)
         if faults:
-            raise WeightsError(f"{options.model} is not complete: {len(faults)} faults.")
+            count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+            raise WeightsError(f"{options.model} is not complete: {count}.")
         print(f"{options.model} is complete.")
         return
     folder = omniavatar.fetch(
