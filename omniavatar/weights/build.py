@@ -5,8 +5,9 @@ the first tensor is read, and what does not fit is named. Then each tensor is re
 and moved by itself, so that a checkpoint is in memory once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import init_empty_weights
@@ -16,7 +17,7 @@ from transformers import UMT5Config, UMT5EncoderModel, Wav2Vec2Config, Wav2Vec2M
 
 from omniavatar.errors import WeightsError
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
-from omniavatar.weights.checkpoint import shape_of
+from omniavatar.weights.checkpoint import is_fp8, shape_of
 from omniavatar.weights.convert import (
     Shapes,
     speech_encoder_key,
@@ -28,28 +29,80 @@ from omniavatar.weights.convert import (
     vae_keys,
 )
 from omniavatar.weights.lora import Adapter, shorten
+from omniavatar.weights.lora_files import Lora
+from omniavatar.weights.storage import FP8, store_as_fp8
 
 Network = TypeVar("Network", bound=nn.Module)
 Tensors = Mapping[str, Tensor]
 
 
-def build_transformer(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint(Generic[Network]):
+    """A network that takes no memory for its weights yet, and how each of them is made.
+
+    Attributes:
+        network: names and shapes are those of the tensors.
+        names: of all tensors.
+        read: makes a tensor on a device.
+        dtype: of the tensors; None leaves them in that of `read`.
+        precise: modules and parameters, by any part of their dotted name, that are in float32.
+        small: tensors that are stored in 8 bits.
+        finish: last changes of the network, once it has its weights.
+    """
+
+    network: Network
+    names: Sequence[str]
+    read: Callable[[str, torch.device | str], Tensor]
+    dtype: torch.dtype | None
+    precise: Sequence[str] = ()
+    small: Collection[str] = ()
+    finish: Callable[[Network], None] | None = None
+
+    def dtype_of(self, name: str) -> torch.dtype | None:
+        """Precision in which a tensor is kept; None is the one that `read` gives it."""
+        if not set(self.precise).isdisjoint(name.split(".")):
+            return torch.float32
+        return FP8 if name in self.small else self.dtype
+
+    def make(self, name: str, device: torch.device | str) -> Tensor:
+        """A tensor in its precision; it is rounded to it once."""
+        return self.read(name, device).to(device, self.dtype_of(name))
+
+    def build(self, device: torch.device | str) -> Network:
+        """Give the network its weights, one tensor at a time, so that they are in memory once."""
+        state = {name: self.make(name, device) for name in self.names}
+        self.network.load_state_dict(state, strict=True, assign=True)
+        for module in self.network.modules():
+            for name, table in module.named_buffers(recurse=False):
+                setattr(module, name, table.to(device))
+        self.network.requires_grad_(False).eval()
+        if self.finish is not None:
+            self.finish(self.network)
+        return self.network
+
+
+def plan_transformer(
     base: Tensors,
     adapter: Adapter | None = None,
     *,
+    loras: Sequence[Lora] = (),
     config: Mapping[str, Any] | None = None,
     heads: int | None = None,
     eps: float = 1e-6,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     merge: bool = True,
-) -> OmniAvatarTransformer3DModel:
-    """Build the transformer from named tensors.
+    fp8: bool = False,
+) -> Blueprint[OmniAvatarTransformer3DModel]:
+    """Hold named tensors to the transformer that they make.
 
     Args:
         base: by published or by diffusers' names.
         adapter: what makes a plain Wan transformer an OmniAvatar one; None when `base` is one.
+        loras: further changes, merged in their order with the adapter's.
         config: of the network; None reads it off the shapes, `heads` and `eps`.
+        merge: merge low-rank changes in float32, or keep them beside the weights. Whole differences
+            are always merged.
+        fp8: store large layers in 8 bits; those that have 8 bits in `base` are in any case.
 
     Raises:
         WeightsError: tensors and network do not fit.
@@ -63,49 +116,99 @@ def build_transformer(
     settings = config or transformer_config(shapes, heads=heads, eps=eps)
     network = empty(lambda: OmniAvatarTransformer3DModel.from_config(settings))
     check_shapes(network, shapes, what="transformer")
+    for lora in loras:
+        lora.check(shapes)
+    fp8 = fp8 or any(is_fp8(base, published) for published in names.values())
+    beside = not merge and bool(adapter or loras)
+    if fp8 and not beside:
+        store_as_fp8(network, compute_dtype=dtype or torch.float32)
 
-    def read(name: str) -> Tensor:
-        tensor = own[name] if name in own else base[names[name]]
-        return adapter.apply(name, tensor.to(device)) if adapter and merge else tensor
+    def read(name: str, device: torch.device | str) -> Tensor:
+        tensor = (own[name] if name in own else base[names[name]]).to(device)
+        if adapter and merge:
+            tensor = adapter.apply(name, tensor)
+        for lora in loras:
+            tensor = lora.apply(name, tensor, low_rank=merge)
+        return tensor
 
-    fill(
-        network,
-        shapes,
-        read,
-        device=device,
+    def finish(network: OmniAvatarTransformer3DModel) -> None:
+        if beside:
+            attach(network, adapter, loras)
+            if fp8:
+                store_as_fp8(network, compute_dtype=dtype or torch.float32)
+
+    return Blueprint(
+        network=network,
+        names=tuple(shapes),
+        read=read,
         dtype=dtype,
         precise=OmniAvatarTransformer3DModel._keep_in_fp32_modules,
+        small=_small(network),
+        finish=finish,
     )
-    if adapter and not merge:
+
+
+def attach(
+    network: OmniAvatarTransformer3DModel, adapter: Adapter | None, loras: Sequence[Lora]
+) -> None:
+    """Keep low-rank changes beside the weights, as adapters that diffusers can weigh and remove."""
+    strengths: dict[str, float] = {}
+    if adapter:
         adapter.attach(network)
-    return network
+        strengths["omniavatar"] = 1.0
+    for number, lora in enumerate(loras, start=1):
+        if lora.attach(network, adapter_name=f"lora_{number}"):
+            strengths[f"lora_{number}"] = lora.strength
+    if strengths:
+        network.set_adapters(list(strengths), list(strengths.values()))
+    network.requires_grad_(False).eval()
 
 
-def build_vae(
+def build_transformer(
+    base: Tensors,
+    adapter: Adapter | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    **options: Any,
+) -> OmniAvatarTransformer3DModel:
+    """Build the transformer from named tensors; see `plan_transformer`."""
+    return plan_transformer(base, adapter, **options).build(device)
+
+
+def plan_vae(
     tensors: Tensors,
     *,
     config: Mapping[str, Any] | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> AutoencoderKLWan:
-    """Build the VAE from tensors by published or diffusers' names; see `build_transformer`."""
+    dtype: torch.dtype | None = torch.float32,
+) -> Blueprint[AutoencoderKLWan]:
+    """Hold tensors by published or diffusers' names to the VAE; see `plan_transformer`."""
     names = {name: published for published, name in vae_keys(tensors).items()}
     shapes = {name: shape_of(tensors, published) for name, published in names.items()}
     settings = config or vae_config(shapes)
     network = empty(lambda: AutoencoderKLWan.from_config(settings))
     check_shapes(network, shapes, what="VAE")
-    fill(network, shapes, lambda name: tensors[names[name]], device=device, dtype=dtype)
-    return network
+    return _plan(network, tensors, names, dtype)
 
 
-def build_text_encoder(
+def build_vae(
+    tensors: Tensors, *, device: torch.device | str = "cpu", **options: Any
+) -> AutoencoderKLWan:
+    """Build the VAE from named tensors; see `plan_vae`."""
+    return plan_vae(tensors, **options).build(device)
+
+
+def plan_text_encoder(
     tensors: Tensors,
     *,
     config: Mapping[str, Any] | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> UMT5EncoderModel:
-    """Build the text encoder from tensors by published or transformers' names."""
+    dtype: torch.dtype | None = torch.float32,
+    fp8: bool = False,
+) -> Blueprint[UMT5EncoderModel]:
+    """Hold tensors by published or transformers' names to the text encoder.
+
+    Args:
+        fp8: store large layers in 8 bits.
+    """
     names = {text_encoder_key(name): name for name in tensors}
     shapes = {name: shape_of(tensors, published) for name, published in names.items()}
     settings = UMT5Config(**(config or text_encoder_config(shapes)))
@@ -114,19 +217,25 @@ def build_text_encoder(
         if again not in shapes and first in shapes:
             names[again], shapes[again] = names[first], shapes[first]
     check_shapes(network, shapes, what="text encoder")
-    fill(network, shapes, lambda name: tensors[names[name]], device=device, dtype=dtype)
-    network.tie_weights()
-    return network
+    if fp8:
+        store_as_fp8(network, compute_dtype=dtype or torch.float32)
+    return _plan(network, tensors, names, dtype, finish=lambda network: network.tie_weights())
 
 
-def build_speech_encoder(
+def build_text_encoder(
+    tensors: Tensors, *, device: torch.device | str = "cpu", **options: Any
+) -> UMT5EncoderModel:
+    """Build the text encoder from named tensors; see `plan_text_encoder`."""
+    return plan_text_encoder(tensors, **options).build(device)
+
+
+def plan_speech_encoder(
     tensors: Tensors,
     *,
     config: Mapping[str, Any],
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> Wav2Vec2Model:
-    """Build the speech encoder from tensors by the recogniser's or the bare encoder's names."""
+    dtype: torch.dtype | None = torch.float32,
+) -> Blueprint[Wav2Vec2Model]:
+    """Hold tensors by the recogniser's or the bare encoder's names to the speech encoder."""
     names = {name: published for published in tensors if (name := speech_encoder_key(published))}
     shapes = {name: shape_of(tensors, published) for name, published in names.items()}
     # Masking is for training; without it the network has no embedding for what is masked.
@@ -134,8 +243,14 @@ def build_speech_encoder(
     settings = Wav2Vec2Config(**{**config, **unmasked})
     network = empty(lambda: Wav2Vec2Model(settings))
     check_shapes(network, shapes, what="speech encoder")
-    fill(network, shapes, lambda name: tensors[names[name]], device=device, dtype=dtype)
-    return network
+    return _plan(network, tensors, names, dtype)
+
+
+def build_speech_encoder(
+    tensors: Tensors, *, device: torch.device | str = "cpu", **options: Any
+) -> Wav2Vec2Model:
+    """Build the speech encoder from named tensors; see `plan_speech_encoder`."""
+    return plan_speech_encoder(tensors, **options).build(device)
 
 
 def empty(build: Callable[[], Network]) -> Network:
@@ -171,26 +286,24 @@ def check_shapes(network: nn.Module, shapes: Shapes, *, what: str) -> None:
         raise WeightsError(f"The {what}'s weights do not fit it; {'; '.join(faults)}.")
 
 
-def fill(
-    network: nn.Module,
-    names: Iterable[str],
-    read: Callable[[str], Tensor],
+def _plan(
+    network: Network,
+    tensors: Tensors,
+    names: Mapping[str, str],
+    dtype: torch.dtype | None,
     *,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    precise: Sequence[str] = (),
-) -> None:
-    """Give an empty network its weights, one tensor at a time.
+    finish: Callable[[Network], None] | None = None,
+) -> Blueprint[Network]:
+    return Blueprint(
+        network=network,
+        names=tuple(names),
+        read=lambda name, _device: tensors[names[name]],
+        dtype=dtype,
+        small=_small(network),
+        finish=finish,
+    )
 
-    Args:
-        precise: modules and parameters, by any part of their dotted name, that stay in float32.
-    """
-    state = {}
-    for name in names:
-        exact = not set(precise).isdisjoint(name.split("."))
-        state[name] = read(name).to(device, torch.float32 if exact else dtype)
-    network.load_state_dict(state, strict=True, assign=True)
-    for module in network.modules():
-        for name, table in module.named_buffers(recurse=False):
-            setattr(module, name, table.to(device))
-    network.requires_grad_(False).eval()
+
+def _small(network: nn.Module) -> Collection[str]:
+    """Tensors that `store_as_fp8` has made small."""
+    return {name for name, tensor in network.state_dict().items() if tensor.dtype == FP8}

@@ -33,6 +33,7 @@ class Checkpoint(Mapping[str, Tensor]):
     def __init__(self, *files: Path) -> None:
         self.files = files
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.fp8: set[str] = set()
         self._sources: dict[str, Any] = {}
         self._stack = ExitStack()
         for file in files:
@@ -41,11 +42,14 @@ class Checkpoint(Mapping[str, Tensor]):
                 if name in self._sources:
                     raise WeightsError(f"{file} repeats the tensor {name} of another file.")
                 self._sources[name] = source
-                self.shapes[name] = tuple(
-                    source[name].shape
-                    if isinstance(source, dict)
-                    else source.get_slice(name).get_shape()
-                )
+                if isinstance(source, dict):
+                    shape, kind = source[name].shape, str(source[name].dtype)
+                else:
+                    part = source.get_slice(name)
+                    shape, kind = part.get_shape(), part.get_dtype()
+                self.shapes[name] = tuple(shape)
+                if kind in ("F8_E4M3", str(torch.float8_e4m3fn)):
+                    self.fp8.add(name)
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +87,13 @@ class Checkpoint(Mapping[str, Tensor]):
 def shape_of(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
     """Shape of a tensor, without reading it when it is on disk."""
     return tensors.shapes[name] if isinstance(tensors, Checkpoint) else tuple(tensors[name].shape)
+
+
+def is_fp8(tensors: Mapping[str, Tensor], name: str) -> bool:
+    """Whether a tensor is stored in 8 bits, without reading it when it is on disk."""
+    if isinstance(tensors, Checkpoint):
+        return name in tensors.fp8
+    return tensors[name].dtype == torch.float8_e4m3fn
 
 
 def _read_torch_file(file: Path) -> dict[str, Tensor]:

@@ -2,28 +2,50 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from diffusers import AutoencoderKLWan
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    UMT5EncoderModel,
+    Wav2Vec2Model,
+)
 
 from omniavatar.errors import WeightsError
 from omniavatar.models import Models
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
 from omniavatar.weights.build import (
-    build_speech_encoder,
-    build_text_encoder,
-    build_transformer,
-    build_vae,
+    Blueprint,
+    plan_speech_encoder,
+    plan_text_encoder,
+    plan_transformer,
+    plan_vae,
 )
 from omniavatar.weights.catalog import ModelSpec
 from omniavatar.weights.checkpoint import Checkpoint
-from omniavatar.weights.files import Files, find_files, find_folder
+from omniavatar.weights.files import find_files, find_folder
 from omniavatar.weights.lora import read_adapter
+from omniavatar.weights.lora_files import read_lora
+from omniavatar.weights.presets import LoraChoice
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprints:
+    """How each network of a checkpoint is made from its files, which are open meanwhile."""
+
+    transformer: Blueprint[OmniAvatarTransformer3DModel]
+    vae: Blueprint[AutoencoderKLWan]
+    text_encoder: Blueprint[UMT5EncoderModel]
+    speech_encoder: Blueprint[Wav2Vec2Model]
+    tokenizer: PreTrainedTokenizerBase
 
 
 def load_models(
@@ -33,6 +55,9 @@ def load_models(
     device: torch.device,
     dtype: torch.dtype,
     merge: bool = True,
+    loras: Sequence[LoraChoice] = (),
+    waiting: Collection[str] = (),
+    fp8: Collection[str] = (),
 ) -> Models:
     """Load all networks of a checkpoint onto a device.
 
@@ -42,46 +67,84 @@ def load_models(
     Args:
         folder: where the files are; None is what `weights.files.find_folder` finds.
         dtype: of all other weights, whatever they have on disk.
-        merge: merge the adapter's low-rank changes into the weights, or keep them beside.
+        merge: merge low-rank changes into the weights, or keep them beside.
+        loras: further LoRAs over the transformer.
+        waiting: which of "transformer" and "text_encoder" go to the CPU instead.
+        fp8: which of them have their large layers stored in 8 bits; see `weights.storage`.
 
     Raises:
         WeightsError: a file is missing or damaged, or its tensors are not the network's.
     """
+    cpu = torch.device("cpu")
+    with open_blueprints(
+        spec, folder=folder, dtype=dtype, vae_dtype=dtype, merge=merge, loras=loras, fp8=fp8
+    ) as parts:
+        return Models(
+            vae=parts.vae.build(device),
+            text_encoder=parts.text_encoder.build(cpu if "text_encoder" in waiting else device),
+            speech_encoder=parts.speech_encoder.build(device),
+            transformer=parts.transformer.build(cpu if "transformer" in waiting else device),
+            tokenizer=parts.tokenizer,
+        )
+
+
+@contextmanager
+def open_blueprints(
+    spec: ModelSpec,
+    *,
+    folder: Path | None = None,
+    dtype: torch.dtype,
+    vae_dtype: torch.dtype | None = None,
+    merge: bool = True,
+    loras: Sequence[LoraChoice] = (),
+    fp8: Collection[str] = (),
+) -> Iterator[Blueprints]:
+    """Hold all files of a checkpoint to its networks, before any weight is read.
+
+    Args:
+        vae_dtype: None keeps the VAE as it is on disk.
+
+    The others, and what it raises, are those of `load_models`.
+    """
     files = find_files(spec, find_folder(spec, folder))
-    logger.info("loading %s from %s", spec.name, files.transformer[0].parent)
-    with Checkpoint(*files.vae) as tensors:
-        vae = build_vae(tensors, config=_own_config(files.vae), device=device, dtype=dtype)
-    with Checkpoint(*files.text_encoder) as tensors:
-        text_encoder = build_text_encoder(
-            tensors, config=_own_config(files.text_encoder), device=device, dtype=dtype
+    logger.info("reading %s from %s", spec.name, files.transformer[0].parent)
+    with ExitStack() as stack:
+        base, adapter, vae, text_encoder, speech_encoder = (
+            stack.enter_context(Checkpoint(*part))
+            for part in (
+                files.transformer,
+                files.adapter,
+                files.vae,
+                files.text_encoder,
+                files.speech_encoder,
+            )
         )
-    with Checkpoint(*files.speech_encoder) as tensors:
-        speech_encoder = build_speech_encoder(
-            tensors, config=_read_config(files.speech_encoder, required=True), device=device
-        )
-    return Models(
-        transformer=_load_transformer(files, device=device, dtype=dtype, merge=merge),
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=_load_tokenizer(files.tokenizer[0].parent),
-        speech_encoder=speech_encoder,
-    )
-
-
-def _load_transformer(
-    files: Files, *, device: torch.device, dtype: torch.dtype, merge: bool
-) -> OmniAvatarTransformer3DModel:
-    config = _read_config(files.transformer)
-    with Checkpoint(*files.transformer) as base, Checkpoint(*files.adapter) as adapter:
-        return build_transformer(
-            base,
-            read_adapter(adapter, _read_config(files.adapter, required=True)) if adapter else None,
-            config=config if "audio_features" in config else None,
-            heads=config.get("num_heads", config.get("num_attention_heads")),
-            eps=config.get("eps", 1e-6),
-            device=device,
-            dtype=dtype,
-            merge=merge,
+        config = _read_config(files.transformer)
+        yield Blueprints(
+            transformer=plan_transformer(
+                base,
+                read_adapter(adapter, _read_config(files.adapter, required=True))
+                if adapter
+                else None,
+                loras=[read_lora(choice) for choice in loras],
+                config=config if "audio_features" in config else None,
+                heads=config.get("num_heads", config.get("num_attention_heads")),
+                eps=config.get("eps", 1e-6),
+                dtype=dtype,
+                merge=merge,
+                fp8="transformer" in fp8,
+            ),
+            vae=plan_vae(vae, config=_own_config(files.vae), dtype=vae_dtype),
+            text_encoder=plan_text_encoder(
+                text_encoder,
+                config=_own_config(files.text_encoder),
+                dtype=dtype,
+                fp8="text_encoder" in fp8,
+            ),
+            speech_encoder=plan_speech_encoder(
+                speech_encoder, config=_read_config(files.speech_encoder, required=True)
+            ),
+            tokenizer=_load_tokenizer(files.tokenizer[0].parent),
         )
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from omniavatar.errors import WeightsError
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
@@ -134,19 +134,24 @@ class Lora:
             weight = add_to_first(weight, difference * self.strength)
         return weight
 
-    def attach(self, transformer: OmniAvatarTransformer3DModel, *, adapter_name: str) -> None:
-        """Put the low-rank changes of linear layers beside the weights, through diffusers."""
+    def attach(self, transformer: OmniAvatarTransformer3DModel, *, adapter_name: str) -> bool:
+        """Put the low-rank changes of linear layers beside the weights, through diffusers.
+
+        Returns:
+            Whether there are any.
+        """
         matrices = {}
         for layer, change in self.changes.items():
-            module = transformer.get_submodule(layer)
-            if isinstance(module, nn.Linear):
-                place = module.weight.device, module.weight.dtype
+            weight = transformer.get_submodule(layer).weight
+            assert isinstance(weight, Tensor)
+            if weight.ndim == 2:
+                place = weight.device, weight.dtype
                 up = change.up.float() * change.scale
                 matrices[f"{layer}.lora_A.weight"] = change.down.to(*place)
                 matrices[f"{layer}.lora_B.weight"] = up.to(*place)
         if matrices:
             transformer.load_lora_adapter(matrices, prefix=None, adapter_name=adapter_name)
-        transformer.requires_grad_(False).eval()
+        return bool(matrices)
 
 
 def read_lora(choice: LoraChoice) -> Lora:
