@@ -16,12 +16,13 @@ from torch import Tensor
 import omniavatar
 from omniavatar.errors import InputError
 from omniavatar.events import ChunkDone, Event, Finished, Preparing, StepDone
-from omniavatar.media.image import fit_image, load_image
-from omniavatar.media.speech import load_speech, normalise
+from omniavatar.inputs import read_inputs
+from omniavatar.media.image import fit_image
+from omniavatar.media.speech import normalise
 from omniavatar.media.video import Mp4Writer, check_output
 from omniavatar.memory import Placement, choose_placement
 from omniavatar.models import Models
-from omniavatar.plan import VideoPlan, plan_video
+from omniavatar.plan import VideoPlan
 from omniavatar.progress import Progress
 from omniavatar.request import GenerationRequest
 from omniavatar.stages.conditions import Conditions, SpeechRows, encode_prompt
@@ -167,6 +168,8 @@ class AvatarPipeline:
             audio=request.audio,
             settings=settings,
             silence_seconds=request.silence_seconds + keep_lead / plan.fps,
+            audio_start=request.audio_start,
+            audio_seconds=request.audio_seconds,
             pieces=pieces,
         ) as writer:
             try:
@@ -216,37 +219,21 @@ class AvatarPipeline:
         Raises:
             InputError: the picture, the recording or a setting can not be used.
         """
-        spec = self.spec
-        request = request.with_defaults(
-            prompt=spec.prompt,
-            negative_prompt=spec.negative_prompt,
-            steps=spec.steps,
-            guidance=spec.guidance,
-            overlap_frames=spec.overlap_frames,
-            max_tokens=spec.max_tokens,
-        )
+        inputs = read_inputs(request, self.spec)
+        request, plan = inputs.request, inputs.plan
         self._cache_coefficients(request)
-        sizes = _sizes_of_aspect(spec, request.aspect)
-        image = load_image(request.image)
-        speech = load_speech(request.audio, sample_rate=spec.sample_rate)
-        silence = np.zeros(round(request.silence_seconds * spec.sample_rate), dtype=np.float32)
-        samples = np.concatenate([silence, speech.samples])
-        plan = plan_video(
-            image_height=image.shape[0],
-            image_width=image.shape[1],
-            samples=len(samples),
-            sizes=sizes,
-            max_tokens=_given(request.max_tokens),
-            overlap_frames=_given(request.overlap_frames),
-            fps=spec.fps,
-            sample_rate=spec.sample_rate,
-            exact=request.frame_count == "exact",
-        )
         return Job(
             request=request,
             plan=plan,
-            picture=fit_image(image, plan.height, plan.width, border=request.border),
-            waveform=normalise(samples),
+            picture=fit_image(
+                inputs.image,
+                plan.height,
+                plan.width,
+                border=request.border,
+                fit=request.fit,
+                focus=inputs.focus,
+            ),
+            waveform=normalise(inputs.samples),
         )
 
     def condition(self, job: "Job") -> Conditions:
@@ -400,25 +387,6 @@ class _Clock:
             name = names[type(value)]
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
             yield value
-
-
-def _sizes_of_aspect(spec: ModelSpec, aspect: str) -> tuple[tuple[int, int], ...]:
-    if aspect == "auto":
-        return spec.sizes
-    sizes = tuple(size for size in spec.sizes if _aspect_of(*size) == aspect)
-    if not sizes:
-        offered = dict.fromkeys(["auto", *(_aspect_of(*size) for size in spec.sizes)])
-        raise InputError(
-            f"aspect is {aspect!r}, but {spec.name} makes only: {', '.join(offered)}.",
-            field="aspect",
-        )
-    return sizes
-
-
-def _aspect_of(height: int, width: int) -> str:
-    if height == width:
-        return "square"
-    return "portrait" if height > width else "landscape"
 
 
 def _given(value: T | None) -> T:

@@ -26,7 +26,8 @@ class Setting:
         minimum, maximum: inclusive range of a number.
         step: step of a slider.
         unit: what a bare number counts.
-        published: the value with which results equal the published code's.
+        published: the value with which results equal the published code's; None where every value
+            does, or where there is no such thing.
     """
 
     help: str
@@ -61,6 +62,50 @@ class GenerationRequest:
     negative_prompt: str | None = _setting(None, "what to keep away from", "advanced")
     aspect: Literal["auto", "portrait", "square", "landscape"] = _setting(
         "auto", "shape of the video; auto takes the one closest to the picture's", "basic"
+    )
+    fit: Literal["cover", "contain"] = _setting(
+        "cover",
+        "cover cuts off what does not fit the shape; contain shows the whole picture and continues "
+        "its edges",
+        "basic",
+        published="cover",
+    )
+    focus_x: float | None = _setting(
+        None,
+        "what to keep in the middle when the sides are cut off, from left 0 to right 1; "
+        "empty: the face, else the middle",
+        "advanced",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+        published=0.5,
+    )
+    focus_y: float | None = _setting(
+        None,
+        "the same when top and bottom are cut off, from top 0 to bottom 1",
+        "advanced",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+        published=0.5,
+    )
+    audio_start: float = _setting(
+        0.0,
+        "where in the recording the speech begins",
+        "basic",
+        minimum=0.0,
+        maximum=7200.0,
+        step=0.1,
+        unit="seconds",
+    )
+    audio_seconds: float | None = _setting(
+        None,
+        "how much of the recording to use from there; empty: all of it",
+        "basic",
+        minimum=0.1,
+        maximum=7200.0,
+        step=0.1,
+        unit="seconds",
     )
     steps: int | None = _setting(
         None, "denoising steps: more is slower and finer", "basic", minimum=1, maximum=100, step=1
@@ -230,13 +275,14 @@ class GenerationRequest:
         return replace(self, **missing)
 
     def as_published(self) -> Self:
-        """A copy in which each deliberate difference takes the published code's value."""
+        """A copy in which each deliberate difference takes the published code's value, and the
+        picture is cut around its middle."""
         return replace(
             self,
             **{
                 entry.name: setting_of(entry).published
                 for entry in fields(self)
-                if setting_of(entry).group == "compatibility"
+                if setting_of(entry).published is not None
             },
         )
 

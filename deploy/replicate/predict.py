@@ -43,6 +43,32 @@ class Predictor(BasePredictor):
             default="auto",
             choices=["auto", "portrait", "square", "landscape"],
         ),
+        fit: str = Input(
+            description="cover cuts off what does not fit the shape; contain shows the whole picture and continues its edges",
+            default="cover",
+            choices=["cover", "contain"],
+        ),
+        focus_x: float | None = Input(
+            description="what to keep in the middle when the sides are cut off, from left 0 to right 1; empty: the face, else the middle",
+            default=None,
+            ge=0.0,
+            le=1.0,
+        ),
+        focus_y: float | None = Input(
+            description="the same when top and bottom are cut off, from top 0 to bottom 1",
+            default=None,
+            ge=0.0,
+            le=1.0,
+        ),
+        audio_start: float = Input(
+            description="where in the recording the speech begins", default=0.0, ge=0.0, le=7200.0
+        ),
+        audio_seconds: float | None = Input(
+            description="how much of the recording to use from there; empty: all of it",
+            default=None,
+            ge=0.1,
+            le=7200.0,
+        ),
         steps: int | None = Input(
             description="denoising steps: more is slower and finer", default=None, ge=1, le=100
         ),

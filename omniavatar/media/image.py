@@ -8,6 +8,7 @@ pixel is decoded.
 # h, w rows and columns of the picture, n positions of one axis, t taps of the filter
 
 import contextlib
+import math
 import os
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from omniavatar.errors import InputError
 
@@ -32,6 +33,10 @@ BACKDROP = (255, 255, 255)
 """What shows through transparent pixels. White, because that is the paper on which pages and
 viewers show a cut-out; the colours stored under full transparency are left-overs that nobody has
 seen."""
+
+CENTRE = (0.5, 0.5)
+BLUR_SHARE = 0.05
+"""How far the continued edges of "contain" take to be fully blurred, of the longer side."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,32 +82,88 @@ def fit_image(
     width: int,
     *,
     border: Literal["published", "covered"] = "published",
+    fit: Literal["cover", "contain"] = "cover",
+    focus: tuple[float, float] = CENTRE,
 ) -> NDArray[np.float32]:
-    """Scale a picture until it covers the size, then crop around its centre.
+    """Scale a picture until it covers the size and crop it, or until it is within and continue it.
 
     Args:
         image: [h, w, 3].
         height, width: of the result.
         border: the published code rounds the scaled size down, which leaves the last row or column
             black for about one picture size in ten; "covered" rounds up in that case.
+        fit: "contain" keeps the whole picture in the middle, and fills the rest with the colours
+            of its edges, blurred the more the farther away: a plain background just goes on.
+        focus: the point, from (left, top) 0 to (right, bottom) 1, that comes as near to the middle
+            of the crop as the picture allows; nothing to "contain".
 
     Returns:
         [3, height, width], 0 to 1.
 
-    Source: `resize_pad` of Omni-Avatar/OmniAvatar, Apache-2.0; the filter is torch's
-    `interpolate(mode="bilinear", antialias=True)`, in its own precision.
+    Source: `resize_pad` of Omni-Avatar/OmniAvatar, Apache-2.0, for "cover" around the centre; the
+    filter is torch's `interpolate(mode="bilinear", antialias=True)`, in its own precision.
     """
     rows, columns, _ = image.shape
+    if fit == "contain":
+        return _contain(image, height, width)
     scale = max(height / rows, width / columns)
     scaled_rows, scaled_columns = int(rows * scale), int(columns * scale)
     if border == "covered":
         scaled_rows, scaled_columns = max(scaled_rows, height), max(scaled_columns, width)
-    top, bottom = _window(scaled_rows, height)
-    left, right = _window(scaled_columns, width)
-    shorter = _resample_rows(image, scaled_rows, top, bottom)  # [n, w, 3]
-    fitted = _resample_rows(shorter.transpose(1, 0, 2), scaled_columns, left, right)  # [n, n, 3]
-    black = ((0, width - (right - left)), (0, height - (bottom - top)), (0, 0))
-    return np.ascontiguousarray(np.pad(fitted, black).transpose(2, 1, 0))
+    top, bottom = _window(scaled_rows, height, focus[1])
+    left, right = _window(scaled_columns, width, focus[0])
+    fitted = _resample(image, (scaled_rows, top, bottom), (scaled_columns, left, right))
+    black = ((0, height - (bottom - top)), (0, width - (right - left)), (0, 0))
+    return np.ascontiguousarray(np.pad(fitted, black).transpose(2, 0, 1))
+
+
+def crop_box(
+    rows: int, columns: int, height: int, width: int, *, focus: tuple[float, float] = CENTRE
+) -> tuple[float, float, float, float]:
+    """The part of a picture that "cover" shows: left, top, right, bottom, 0 to 1 of the picture."""
+    scale = max(height / rows, width / columns)
+    scaled_rows, scaled_columns = (
+        max(int(rows * scale), height),
+        max(int(columns * scale), width),
+    )
+    top, bottom = _window(scaled_rows, height, focus[1])
+    left, right = _window(scaled_columns, width, focus[0])
+    return (
+        left / scaled_columns,
+        top / scaled_rows,
+        right / scaled_columns,
+        bottom / scaled_rows,
+    )
+
+
+def _contain(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
+    """The whole picture amid its own continued edges, [3, height, width], 0 to 1."""
+    rows, columns, _ = image.shape
+    scale = min(height / rows, width / columns)
+    inner_rows = min(max(round(rows * scale), 1), height)
+    inner_columns = min(max(round(columns * scale), 1), width)
+    fitted = _resample(image, (inner_rows, 0, inner_rows), (inner_columns, 0, inner_columns))
+    top, left = (height - inner_rows) // 2, (width - inner_columns) // 2
+    around = (
+        (top, height - inner_rows - top),
+        (left, width - inner_columns - left),
+        (0, 0),
+    )
+    spread = np.pad(fitted, around, mode="edge")  # [height, width, 3]
+    reach = max(height, width) * BLUR_SHARE
+    soft = Image.fromarray(np.rint(spread * 255).clip(0, 255).astype(np.uint8))
+    blurred = np.asarray(soft.filter(ImageFilter.GaussianBlur(reach)), np.float32) / 255
+    away = np.maximum(
+        _distance(height, top, inner_rows)[:, None], _distance(width, left, inner_columns)[None]
+    )
+    weight = np.minimum(away / reach, 1).astype(np.float32)[..., None]  # 0 within the picture
+    return np.ascontiguousarray(((1 - weight) * spread + weight * blurred).transpose(2, 0, 1))
+
+
+def _distance(size: int, start: int, inner: int) -> NDArray[np.int64]:
+    """How far each of `size` positions is from the `inner` ones that begin at `start`, [n]."""
+    places = np.arange(size)
+    return np.maximum(np.maximum(start - places, places - (start + inner - 1)), 0)
 
 
 def _check_file(path: Path) -> None:
@@ -187,10 +248,22 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if orientation is None else image.transpose(orientation)
 
 
-def _window(scaled: int, wanted: int) -> tuple[int, int]:
-    """The positions of `scaled` that a centred crop to `wanted` keeps; the odd one goes first."""
-    start = max(scaled - wanted + 1, 0) // 2
+def _window(scaled: int, wanted: int, focus: float) -> tuple[int, int]:
+    """The positions of `scaled` that a crop to `wanted` around a focus of 0..1 keeps.
+
+    For a focus in the middle the odd position goes first, as published.
+    """
+    start = math.floor(focus * scaled - wanted / 2 + 0.5)
+    start = max(min(start, scaled - wanted), 0)
     return start, min(start + wanted, scaled)
+
+
+def _resample(
+    image: NDArray[np.uint8], rows: tuple[int, int, int], columns: tuple[int, int, int]
+) -> NDArray[np.float32]:
+    """Scale [h, w, 3] along both axes, each given as its new length and the part to compute."""
+    shorter = _resample_rows(image, *rows)  # [n, w, 3]
+    return _resample_rows(shorter.transpose(1, 0, 2), *columns).transpose(1, 0, 2)  # [n, n, 3]
 
 
 def _resample_rows(

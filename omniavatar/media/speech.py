@@ -43,7 +43,7 @@ class Speech:
     Attributes:
         samples: mono, [n]; -1 to 1 unless the recording itself goes beyond.
         sample_rate: of `samples`, in samples a second.
-        duration_seconds: of the recording, before resampling.
+        duration_seconds: of what was read of the recording, before resampling.
     """
 
     samples: NDArray[np.float32]
@@ -67,16 +67,24 @@ class Recording:
     duration_seconds: float | None
 
 
-def load_speech(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> Speech:
-    """Decode the first sound track of a recording or a video.
+def load_speech(
+    path: str | os.PathLike[str],
+    *,
+    sample_rate: int = 16000,
+    start_seconds: float = 0.0,
+    seconds: float | None = None,
+) -> Speech:
+    """Decode the first sound track of a recording or a video, or a part of it.
 
     Args:
         path: file in any format that ffmpeg knows, at any rate.
         sample_rate: of the result.
+        start_seconds: what to leave out in front.
+        seconds: how much to read from there, or as much as there is; None is all.
 
     Raises:
-        InputError: the file is missing, empty, damaged, without sound, or longer than
-            `MAX_SECONDS`, or has more than `MAX_CHANNELS`.
+        InputError: the file is missing, empty, damaged, without sound, or has more than
+            `MAX_CHANNELS`; the part begins behind its end or is longer than `MAX_SECONDS`.
 
     Source: librosa.load of librosa/librosa, ISC, for averaging, resampling and length.
     """
@@ -86,24 +94,37 @@ def load_speech(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> Sp
     with _decode(path) as (process, recording):
         _check_channels(path, recording)
         rate = recording.sample_rate
+        start = round(start_seconds * rate)
+        stop = None if seconds is None else start + max(round(seconds * rate), 1)
         for block in _mono_blocks(process, recording.channels):
-            _check_finite(path, block)
+            part = block[max(start - heard, 0) : None if stop is None else max(stop - heard, 0)]
+            _check_finite(path, part)
             heard += len(block)
-            if heard > MAX_SECONDS * rate:
+            decoded += part.tobytes()
+            if len(decoded) > 4 * MAX_SECONDS * rate:
                 raise _too_long(path)
-            decoded += block.tobytes()
-        if not process.wait():
-            raise _damaged(path, process.log)
-        if process.log:
-            logger.info("%s is used as far as it can be read: %s", path.name, process.log)
+            if stop is not None and heard >= stop:
+                break
+        else:
+            if not process.wait():
+                raise _damaged(path, process.log)
+            if process.log:
+                logger.info("%s is used as far as it can be read: %s", path.name, process.log)
     if not heard:
         raise _soundless(path)
+    if not decoded:
+        raise InputError(
+            f"audio_start is {start_seconds:g} s, but {path.name} lasts {heard / rate:.1f} s. "
+            "Use an earlier start.",
+            field="audio_start",
+        )
     samples = np.frombuffer(decoded, np.float32)
+    duration = len(samples) / rate
     if rate != sample_rate:
         import librosa  # takes seconds, which only recordings at another rate need to wait
 
         samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
-    return Speech(samples=samples, sample_rate=sample_rate, duration_seconds=heard / rate)
+    return Speech(samples=samples, sample_rate=sample_rate, duration_seconds=duration)
 
 
 def probe_speech(path: str | os.PathLike[str]) -> Recording:

@@ -198,7 +198,7 @@ def _request(options: argparse.Namespace) -> GenerationRequest:
     from omniavatar import load_image, load_speech
 
     load_image(request.image)
-    load_speech(request.audio)
+    load_speech(request.audio, start_seconds=request.audio_start, seconds=request.audio_seconds)
     return request
 
 

@@ -1,0 +1,127 @@
+"""Where the faces in a picture are, found by two of the classifiers that OpenCV's wheel carries.
+
+They are old, small and quick, need no download and no device, and find upright faces that look at
+the camera. Measured on 60 turned, scaled and darkened cuts of the photograph in `examples/`: all
+found, one false box. On 60 drawn presenters: 34 found, one false box; so that no face found does
+not mean that there is none. Faces in profile, masked or upside down are not found.
+"""
+
+# n faces, h, w rows and columns of the picture
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from omniavatar.media.image import CENTRE
+
+_SIZE = 400  # longer side in pixels at which faces are looked for
+_SMALLEST = 20  # pixels of those
+_CLASSIFIERS = {  # file -> certainty, on the file's own scale, from which a box counts
+    "haarcascade_frontalface_alt2.xml": 55.0,
+    "haarcascade_frontalface_default.xml": 3.0,
+}
+_SAME = 0.3
+"""Boxes that share more of their union than this are of one face."""
+
+_EYES_TO_MIDDLE = 0.15
+"""A portrait has the face above its middle: by this share of the face's height."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Face:
+    """A box around a face, from brows to chin.
+
+    Attributes:
+        left, top, right, bottom: 0 to 1 of the picture's width and height.
+        score: 1 when both classifiers agree, 0.5 when one of them sees a face.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    score: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.bottom - self.top)
+
+
+def find_faces(image: NDArray[np.uint8]) -> tuple[Face, ...]:
+    """Find upright faces, in about a tenth of a second.
+
+    Args:
+        image: [h, w, 3], RGB.
+
+    Returns:
+        The most certain first, of those the largest.
+    """
+    rows, columns, _ = image.shape
+    scale = _SIZE / max(rows, columns)
+    size = max(round(columns * scale), 1), max(round(rows * scale), 1)
+    filter_ = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    grey = cv2.cvtColor(cv2.resize(image, size, interpolation=filter_), cv2.COLOR_RGB2GRAY)
+    if min(grey.shape) < _SMALLEST:
+        return ()
+    faces: list[Face] = []
+    for name, enough in _CLASSIFIERS.items():
+        classifier = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / name))
+        boxes, _, certainties = classifier.detectMultiScale3(
+            grey,
+            scaleFactor=1.1,
+            minNeighbors=3,
+            minSize=(_SMALLEST, _SMALLEST),
+            outputRejectLevels=True,
+        )
+        for (x, y, width, height), certainty in zip(boxes, certainties, strict=True):
+            if certainty >= enough:
+                faces = _with_box(
+                    faces,
+                    Face(
+                        left=float(x) / size[0],
+                        top=float(y) / size[1],
+                        right=float(x + width) / size[0],
+                        bottom=float(y + height) / size[1],
+                        score=0.5,
+                    ),
+                )
+    return tuple(sorted(faces, key=lambda face: (face.score, face.area), reverse=True))
+
+
+def focus_on(faces: Sequence[Face]) -> tuple[float, float]:
+    """What a crop is to keep in the middle, (x, y): just below the first face, or the centre."""
+    if not faces:
+        return CENTRE
+    x, y = faces[0].centre
+    return x, min(y + _EYES_TO_MIDDLE * (faces[0].bottom - faces[0].top), 1.0)
+
+
+def _with_box(faces: list[Face], box: Face) -> list[Face]:
+    """The faces with one more, which makes a face that is there certain."""
+    for number, face in enumerate(faces):
+        if _overlap(face, box) > _SAME:
+            both = Face(
+                left=(face.left + box.left) / 2,
+                top=(face.top + box.top) / 2,
+                right=(face.right + box.right) / 2,
+                bottom=(face.bottom + box.bottom) / 2,
+                score=1.0,
+            )
+            return [*faces[:number], both, *faces[number + 1 :]]
+    return [*faces, box]
+
+
+def _overlap(one: Face, other: Face) -> float:
+    """The area that both share, of the area that either covers."""
+    width = min(one.right, other.right) - max(one.left, other.left)
+    height = min(one.bottom, other.bottom) - max(one.top, other.top)
+    shared = max(width, 0) * max(height, 0)
+    return shared / (one.area + other.area - shared)
