@@ -117,6 +117,10 @@ class RemoteFile:
         return self.place.with_name(f"{self.place.name}.{self.digest[:12]}.incomplete")
 
     @property
+    def is_large(self) -> bool:
+        return len(self.digest) == hashlib.sha256().digest_size * 2
+
+    @property
     def begun_bytes(self) -> int:
         """What an earlier attempt has left."""
         return self.partial.stat().st_size if self.partial.is_file() else 0
@@ -126,7 +130,7 @@ class RemoteFile:
         if file.stat().st_size != self.size:
             return False
         with file.open("rb") as content:
-            if len(self.digest) == hashlib.sha256().digest_size * 2:
+            if self.is_large:
                 return hashlib.file_digest(content, "sha256").hexdigest() == self.digest
             blob = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
             blob.update(content.read())
@@ -169,7 +173,12 @@ def fetch(
                 f"{_needs(spec, missing, place)}, but HF_HUB_OFFLINE forbids to download. Put "
                 f"{_names(missing)} there, or name another folder with {PLACE_VARIABLE}."
             )
-        entries = [entry for part in missing for entry in _on_hub(spec, *part, place)]
+        purpose = _needs(spec, missing, place)
+        entries = [
+            entry
+            for repository, wanted in missing
+            for entry in _on_hub(repository, wanted, place, purpose=purpose)
+        ]
         files = [entry for entry in entries if not _is_there(entry) and not _link_twin(entry)]
         if files:
             _check_room(spec, files, place)
@@ -196,7 +205,8 @@ def check_files(
         return tuple(faults)
     known = " ".join(faults)
     for repository in _repositories(spec.source, place, layout):
-        for entry in _on_hub(spec, repository, repository.files, place):
+        purpose = f"{spec.name} is to be checked in {place}"
+        for entry in _on_hub(repository, repository.files, place, purpose=purpose):
             if not entry.place.is_file():
                 if layout is not None:
                     faults.append(f"{entry.place} is missing.")
@@ -280,6 +290,8 @@ def _is_there(entry: RemoteFile) -> bool:
 
 def _link_twin(entry: RemoteFile) -> bool:
     """Use the same file of another checkpoint: both published ones have one text encoder."""
+    if not entry.is_large:
+        return False
     for twin in entry.folder.parent.glob(f"*/{entry.path}"):
         if twin != entry.place and entry.is_at(twin):
             entry.place.parent.mkdir(parents=True, exist_ok=True)
@@ -308,23 +320,23 @@ def _take_from_cache(repository: Repository, files: Sequence[HubFile], folder: P
 
 
 def _on_hub(
-    spec: ModelSpec, repository: Repository, files: Sequence[HubFile], folder: Path
+    repository: Repository, files: Sequence[HubFile], folder: Path, *, purpose: str
 ) -> list[RemoteFile]:
     """What the hub has of some files of a repository.
+
+    Args:
+        purpose: what they are needed for, the beginning of a sentence.
 
     Raises:
         WeightsError: the hub does not answer, or has no such file.
     """
-    for seconds in (1, 5, None):
+    for seconds in (1, 3, None):
         try:
             info = model_info(repository.name, files_metadata=True, timeout=QUIET_SECONDS)
             break
         except (HTTPError, OSError) as error:
             if seconds is None or _is_final(error):
-                raise WeightsError(
-                    f"{_needs(spec, [(repository, files)], folder)}, but "
-                    f"{_reason(error, repository.name)}"
-                ) from error
+                raise WeightsError(f"{purpose}, but {_reason(error, repository.name)}") from error
             time.sleep(seconds)
     found = []
     for file in files:
@@ -333,8 +345,8 @@ def _on_hub(
         matches = matches or [path for path in paths if path == file.stand_in]
         if not matches:
             raise WeightsError(
-                f"{repository.name} on the hub has no {file.path}. Put the {file.part} of "
-                f"{spec.name} into {folder / repository.folder} yourself."
+                f"{purpose}, but {repository.name} on the hub has no {file.path}. Put the "
+                f"{file.part} into {folder / repository.folder} yourself."
             )
         for sibling in info.siblings or ():
             if sibling.rfilename in matches:
