@@ -15,6 +15,7 @@ import cog
 import pytest
 import yaml
 from app_process import write_portrait, write_voice
+from hub_server import Hub, published_files
 
 from omniavatar import GenerationRequest, read_settings, setting_of
 from omniavatar.serving import cli
@@ -96,26 +97,30 @@ def test_deployment_that_would_not_work_is_refused(words):
     assert "docker" not in refused.stdout
 
 
-def test_weights_script_loads_and_verifies_each_repository(tmp_path):
+def test_weights_script_loads_and_verifies_every_file(tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "hf").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
-    (tools / "hf").chmod(0o755)
     (tools / "python").symlink_to(sys.executable)
-    path = f"{tools}:{os.environ['PATH']}"
-    script = RUNPOD / "weights.sh"
-    python = {"PYTHONPATH": f"{ROOT}:{':'.join(sys.path)}"}
-    done = run(script, "14B", tmp_path / "to", PATH=path, **python)
-    assert done.returncode == 0, done.stderr
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert [call.split()[0] for call in calls] == ["download", "cache"] * 3
-    assert "models_t5_umt5-xxl-enc-bf16.pth" in calls[0]
-    assert (
-        calls[1] == f"cache verify Wan-AI/Wan2.1-T2V-14B --local-dir {tmp_path}/to/Wan2.1-T2V-14B"
-    )
-    refused = run(script, "nano", tmp_path / "to", PATH=path, **python)
-    assert refused.returncode == 2
-    assert "comes with the package" in refused.stderr
+    folder, script = tmp_path / "to", RUNPOD / "weights.sh"
+    with Hub(published_files()) as hub:
+        environment = hub.environment(tmp_path)
+        environment |= {
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{ROOT}:{':'.join(sys.path)}",
+        }
+        done = run(script, "14B", folder, **environment)
+        assert done.returncode == 0, done.stderr
+        assert "14B is complete." in done.stdout
+        shard = "diffusion_pytorch_model-00006-of-00006.safetensors"
+        assert (folder / "Wan2.1-T2V-14B" / shard).is_file()
+        refused = run(script, "nano", folder, **environment)
+        assert refused.returncode == 2
+        assert "comes with the package" in refused.stderr
+        file = folder / "OmniAvatar-14B" / "pytorch_model.pt"
+        file.write_bytes(b"\0" + file.read_bytes()[1:])
+        damaged = run(script, "14B", folder, **environment)
+        assert damaged.returncode == 2
+        assert str(file) in damaged.stderr
 
 
 def test_guide_has_the_settings_of_the_code():

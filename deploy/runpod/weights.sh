@@ -3,7 +3,7 @@
 #
 #   weights.sh MODEL FOLDER      MODEL is 1.3B or 14B
 #
-# Run it again after an interruption: what is complete is not loaded again.
+# Run it again after an interruption: it goes on where it was.
 set -eu
 
 if [ $# -ne 2 ]; then
@@ -14,22 +14,6 @@ model=$1
 folder=$2
 export HF_HUB_OFFLINE=0
 
-if ! list=$(python -c '
-import sys
-from omniavatar import CATALOG
-source = CATALOG[sys.argv[1]].source
-for part in (source.base, source.adapter, source.speech_encoder):
-    print(part.name, part.folder, *part.files)
-' "$model" 2>/dev/null); then
-    echo "$0: '$model' is not a published model. Use 1.3B or 14B; nano comes with the package." >&2
-    exit 2
-fi
-
-mkdir -p "$folder"
-echo "$list" | while read -r repository name files; do
-    echo "$repository -> $folder/$name"
-    # shellcheck disable=SC2086  # a list of names without spaces
-    hf download "$repository" $files --local-dir "$folder/$name"
-    hf cache verify "$repository" --local-dir "$folder/$name"
-done
+python -m omniavatar download "$model" --to "$folder"
+python -m omniavatar download "$model" --to "$folder" --check
 echo "$model is complete. Set OMNIAVATAR_MODEL=$model and OMNIAVATAR_WEIGHTS=$folder."
