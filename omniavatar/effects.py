@@ -26,6 +26,8 @@ def settings_without_effect(spec: ModelSpec, values: Mapping[str, Any]) -> Mappi
     }
     given = {name: value for name, value in values.items() if value not in (None, "")}
     chosen = {name: given.get(name, default) for name, default in defaults.items()}
+    if spec.preset is not None:
+        chosen |= spec.preset.built_in
     return {name: reason for name, reason in _reasons(spec, chosen) if name in known}
 
 
@@ -44,12 +46,10 @@ def _reasons_of_guidance(spec: ModelSpec, chosen: dict[str, Any]) -> Iterator[tu
     """See `stages.guidance`: a guidance of 1 needs one forward, with prompt and speech."""
     cause = f"Guidance is {chosen['guidance']:g}, which is off"
     if spec.preset is not None:
-        chosen["guidance"] = spec.guidance
-        cause = f"The preset {spec.preset.name} has guidance {spec.guidance:g} built in"
+        cause = f"The preset {spec.preset.name} has guidance {chosen['guidance']:g} built in"
         yield "guidance", f"{cause}."
-        if spec.preset.timesteps is not None:
-            chosen["steps"] = spec.steps
-            yield "steps", f"The preset {spec.preset.name} has {spec.steps} steps of its own."
+        if "steps" in spec.preset.built_in:
+            yield "steps", f"The preset {spec.preset.name} has {chosen['steps']} steps of its own."
     if chosen["guidance"] == 1:
         yield "negative_prompt", f"{cause}, so there is nothing to keep away from."
         yield "audio_guidance", f"{cause}, and that of the speech with it."

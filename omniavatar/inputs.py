@@ -61,6 +61,8 @@ def read_inputs(request: GenerationRequest, spec: ModelSpec) -> Inputs:
         overlap_frames=spec.overlap_frames,
         max_tokens=spec.max_tokens,
     )
+    if spec.preset is not None:
+        request = replace(request, **spec.preset.built_in)
     assert request.max_tokens is not None
     assert request.overlap_frames is not None
     sizes = sizes_of_aspect(spec, request.aspect)

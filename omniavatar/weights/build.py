@@ -44,7 +44,7 @@ class Blueprint(Generic[Network]):
         network: names and shapes are those of the tensors.
         names: of all tensors.
         read: makes a tensor on a device.
-        dtype: of the tensors; None leaves them in that of `read`.
+        dtype: of the tensors.
         precise: modules and parameters, by any part of their dotted name, that are in float32.
         small: tensors that are stored in 8 bits.
         finish: last changes of the network, once it has its weights.
@@ -53,13 +53,13 @@ class Blueprint(Generic[Network]):
     network: Network
     names: Sequence[str]
     read: Callable[[str, torch.device | str], Tensor]
-    dtype: torch.dtype | None
+    dtype: torch.dtype
     precise: Sequence[str] = ()
     small: Collection[str] = ()
     finish: Callable[[Network], None] | None = None
 
-    def dtype_of(self, name: str) -> torch.dtype | None:
-        """Precision in which a tensor is kept; None is the one that `read` gives it."""
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Precision in which a tensor is kept."""
         if not set(self.precise).isdisjoint(name.split(".")):
             return torch.float32
         return FP8 if name in self.small else self.dtype
@@ -89,7 +89,7 @@ def plan_transformer(
     config: Mapping[str, Any] | None = None,
     heads: int | None = None,
     eps: float = 1e-6,
-    dtype: torch.dtype | None = torch.float32,
+    dtype: torch.dtype = torch.float32,
     merge: bool = True,
     fp8: bool = False,
 ) -> Blueprint[OmniAvatarTransformer3DModel]:
@@ -121,7 +121,7 @@ def plan_transformer(
     fp8 = fp8 or any(is_fp8(base, published) for published in names.values())
     beside = not merge and bool(adapter or loras)
     if fp8 and not beside:
-        store_as_fp8(network, compute_dtype=dtype or torch.float32)
+        store_as_fp8(network, compute_dtype=dtype)
 
     def read(name: str, device: torch.device | str) -> Tensor:
         tensor = (own[name] if name in own else base[names[name]]).to(device)
@@ -135,7 +135,7 @@ def plan_transformer(
         if beside:
             attach(network, adapter, loras)
             if fp8:
-                store_as_fp8(network, compute_dtype=dtype or torch.float32)
+                store_as_fp8(network, compute_dtype=dtype)
 
     return Blueprint(
         network=network,
@@ -179,7 +179,7 @@ def plan_vae(
     tensors: Tensors,
     *,
     config: Mapping[str, Any] | None = None,
-    dtype: torch.dtype | None = torch.float32,
+    dtype: torch.dtype = torch.float32,
 ) -> Blueprint[AutoencoderKLWan]:
     """Hold tensors by published or diffusers' names to the VAE; see `plan_transformer`."""
     names = {name: published for published, name in vae_keys(tensors).items()}
@@ -201,7 +201,7 @@ def plan_text_encoder(
     tensors: Tensors,
     *,
     config: Mapping[str, Any] | None = None,
-    dtype: torch.dtype | None = torch.float32,
+    dtype: torch.dtype = torch.float32,
     fp8: bool = False,
 ) -> Blueprint[UMT5EncoderModel]:
     """Hold tensors by published or transformers' names to the text encoder.
@@ -218,7 +218,7 @@ def plan_text_encoder(
             names[again], shapes[again] = names[first], shapes[first]
     check_shapes(network, shapes, what="text encoder")
     if fp8:
-        store_as_fp8(network, compute_dtype=dtype or torch.float32)
+        store_as_fp8(network, compute_dtype=dtype)
     return _plan(network, tensors, names, dtype, finish=lambda network: network.tie_weights())
 
 
@@ -233,7 +233,7 @@ def plan_speech_encoder(
     tensors: Tensors,
     *,
     config: Mapping[str, Any],
-    dtype: torch.dtype | None = torch.float32,
+    dtype: torch.dtype = torch.float32,
 ) -> Blueprint[Wav2Vec2Model]:
     """Hold tensors by the recogniser's or the bare encoder's names to the speech encoder."""
     names = {name: published for published in tensors if (name := speech_encoder_key(published))}
@@ -290,7 +290,7 @@ def _plan(
     network: Network,
     tensors: Tensors,
     names: Mapping[str, str],
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     *,
     finish: Callable[[Network], None] | None = None,
 ) -> Blueprint[Network]:

@@ -94,7 +94,7 @@ def open_blueprints(
     *,
     folder: Path | None = None,
     dtype: torch.dtype,
-    vae_dtype: torch.dtype | None = None,
+    vae_dtype: torch.dtype,
     merge: bool = True,
     loras: Sequence[LoraChoice] = (),
     fp8: Collection[str] = (),
@@ -102,7 +102,7 @@ def open_blueprints(
     """Hold all files of a checkpoint to its networks, before any weight is read.
 
     Args:
-        vae_dtype: None keeps the VAE as it is on disk.
+        vae_dtype: of the VAE; `dtype` is that of transformer and text encoder.
 
     The others, and what it raises, are those of `load_models`.
     """

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from omniavatar.errors import InputError
 
@@ -37,6 +38,12 @@ class Preset:
     shift: float = 5.0
     guidance: float = 1.0
     timesteps: tuple[float, ...] | None = None
+
+    @property
+    def built_in(self) -> Mapping[str, Any]:
+        """Settings that are no choice with this LoRA; the steps are too few to skip any."""
+        steps = {} if self.timesteps is None else {"steps": self.steps}
+        return {**steps, "guidance": self.guidance, "step_cache": 0.0}
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
