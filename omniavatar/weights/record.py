@@ -52,13 +52,19 @@ def read_record(folder: Path) -> Record | None:
 def spec_in(folder: Path | None, spec: ModelSpec, *, loras: Sequence[LoraChoice] = ()) -> ModelSpec:
     """A checkpoint with the preset of the LoRAs over it, and of those in a converted copy.
 
+    Checks what can be told before anything is downloaded or read.
+
     Args:
         folder: of its files; None when it is not known yet, or can be no converted copy.
 
     Raises:
         InputError: there is more than one preset, or it is for another checkpoint.
-        WeightsError: the copy is of another checkpoint, or has a preset that is not known.
+        WeightsError: a LoRA is not there, or the copy is of another checkpoint, or has a preset that
+            is not known.
     """
+    for choice in loras:
+        if not Path(choice.path).exists():
+            raise WeightsError(f"There is no LoRA at {choice.path}.")
     record = read_record(folder) if folder is not None else None
     names = {choice.preset for choice in loras}
     if record is not None:
