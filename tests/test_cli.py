@@ -54,6 +54,23 @@ def count_frames(path):
 # ---- what it says of itself
 
 
+def test_reader_that_has_gone_gets_no_traceback(folder):
+    """As `| head` does when it has enough."""
+    video = folder / "with-settings.mp4"
+    picture = ("-f", "lavfi", "-i", "color=s=64x64:d=0.2")
+    ffmpeg(*picture, "-metadata", 'comment={"prompt": "A woman smiles."}', video)
+    assert "A woman smiles." in run("inspect", video, folder=folder).stdout
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*COMMAND, "inspect", str(video)]
+    with os.fdopen(writing, "wb") as output:
+        done = subprocess.run(
+            command, env=ENVIRONMENT, stdout=output, stderr=subprocess.PIPE, check=False
+        )
+    assert done.stderr == b""
+    assert done.returncode == 141
+
+
 def test_help_names_every_command_and_loads_no_torch():
     script = (
         "import sys\nfrom omniavatar.serving.cli import main\n"

@@ -49,6 +49,8 @@ ALLOWED: dict[str, set[str]] = {
 RESERVED: dict[str, set[str]] = {
     "gradio": {"serving", "app"},
     "gradio_client": {"serving", "app"},
+    "huggingface_hub": {"weights"},
+    "httpx2": {"weights"},
     "spaces": {"serving", "app"},
     "runpod": {"serving"},
     "boto3": {"serving"},

@@ -2,9 +2,13 @@
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from hub_server import Hub
 from reference_models import (
     adapter_config,
     build_lora_transformer,
@@ -51,11 +55,11 @@ def write_shards(tensors, folder, stem, count):
     write_json(folder / f"{stem}.safetensors.index.json", {"weight_map": index})
 
 
-def write_base(references, folder):
+def write_base(references, folder, *, parts=3):
     """Wan2.1-T2V-14B: transformer in parts, VAE, text encoder, tokenizer."""
     config = read_json(references, "wan_dit_lora")["config"]
     base = read_tensors(references, "wan_dit_lora.base")
-    write_shards(base, folder, "diffusion_pytorch_model", 3)
+    write_shards(base, folder, "diffusion_pytorch_model", parts)
     write_json(folder / "config.json", {**config, "in_dim": 16, "model_type": "t2v"})
     torch.save(read_tensors(references, "wan_vae.weights"), folder / "Wan2.1_VAE.pth")
     torch.save(
@@ -177,6 +181,48 @@ def test_checkpoint_is_loaded_by_name(published):
     pipeline = AvatarPipeline.from_pretrained(NAME, folder=published, device="cpu")
     assert pipeline.spec is CATALOG[NAME]
     assert pipeline.models.transformer.dtype == torch.float32
+
+
+def test_checkpoint_is_downloaded_on_first_use(published, tmp_path, reference_dir):
+    """The whole way: the hub's files, a folder that is not there yet, networks in memory."""
+    write_base(reference_dir, tmp_path / "Wan2.1-T2V-14B", parts=6)
+    for name in ("special_tokens_map.json", "spiece.model"):
+        (tmp_path / "Wan2.1-T2V-14B" / "google" / "umt5-xxl" / name).write_text("{}")
+    for name in ("OmniAvatar-14B", "wav2vec2-base-960h"):
+        shutil.copytree(published / name, tmp_path / name)
+    files = {
+        f"{owner}/{folder}": {
+            str(file.relative_to(tmp_path / folder)): file.read_bytes()
+            for file in (tmp_path / folder).rglob("*")
+            if file.is_file()
+        }
+        for owner, folder in (
+            ("Wan-AI", "Wan2.1-T2V-14B"),
+            ("OmniAvatar", "OmniAvatar-14B"),
+            ("facebook", "wav2vec2-base-960h"),
+        )
+    }
+    code = (
+        "from omniavatar import AvatarPipeline; told = []; "
+        "pipeline = AvatarPipeline.from_pretrained('14B', device='cpu', report=told.append); "
+        "print(type(pipeline.models.transformer).__name__, told[0].done_bytes, told[0].folder, "
+        "told[-1].done_bytes == told[-1].total_bytes)"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    with Hub(files) as hub:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=hub.environment(home),
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    place = home / ".cache" / "omniavatar" / "models"
+    assert done.stdout == f"OmniAvatarTransformer3DModel 0 {place} True\n"
+    assert_same(load(place), reference_dir)
 
 
 def test_bundled_layout_is_read_from_half_precision(tmp_path, reference_dir):

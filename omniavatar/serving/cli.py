@@ -471,7 +471,7 @@ COMMANDS = (
     ),
     Command(
         name="download",
-        help="fetch the files of a checkpoint, or go on with an interrupted download",
+        help="download a checkpoint, or check it",
         add_options=downloads.add_options,
         run=downloads.run,
     ),
