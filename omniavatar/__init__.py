@@ -14,16 +14,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omniavatar.bench import Report, measure
     from omniavatar.effects import settings_without_effect
-    from omniavatar.errors import InputError, OmniAvatarError, OutputError, WeightsError
-    from omniavatar.events import ChunkDone, Event, Finished, Preparing, StepDone
+    from omniavatar.errors import (
+        FullMemoryError,
+        InputError,
+        OmniAvatarError,
+        OutputError,
+        WeightsError,
+    )
+    from omniavatar.events import ChunkDone, Event, Finished, Notice, Preparing, StepDone
     from omniavatar.flops import transformer_flops
+    from omniavatar.inputs import Inputs, read_inputs
     from omniavatar.media.image import load_image
     from omniavatar.media.speech import load_speech, probe_speech
     from omniavatar.media.video import kept_pieces, read_settings, recover_video
+    from omniavatar.memory import device_name
     from omniavatar.pipeline import AvatarPipeline
     from omniavatar.plan import VideoPlan
     from omniavatar.request import GenerationRequest, Setting, choices_of, setting_of
     from omniavatar.speed import attention_kernel, compiler_problem
+    from omniavatar.tiers import MEMORY_TIERS
     from omniavatar.weights.catalog import CATALOG, ModelSpec
     from omniavatar.weights.download import DownloadProgress, check_files, describe_bytes, fetch
     from omniavatar.weights.presets import PRESETS, LoraChoice, Preset
@@ -37,10 +46,14 @@ _HOMES = {
     "DownloadProgress": "weights.download",
     "Event": "events",
     "Finished": "events",
+    "FullMemoryError": "errors",
     "GenerationRequest": "request",
     "InputError": "errors",
+    "Inputs": "inputs",
     "LoraChoice": "weights.presets",
+    "MEMORY_TIERS": "tiers",
     "ModelSpec": "weights.catalog",
+    "Notice": "events",
     "OmniAvatarError": "errors",
     "OutputError": "errors",
     "PRESETS": "weights.presets",
@@ -56,12 +69,14 @@ _HOMES = {
     "choices_of": "request",
     "compiler_problem": "speed",
     "describe_bytes": "weights.download",
+    "device_name": "memory",
     "fetch": "weights.download",
     "kept_pieces": "media.video",
     "load_image": "media.image",
     "load_speech": "media.speech",
     "measure": "bench",
     "probe_speech": "media.speech",
+    "read_inputs": "inputs",
     "read_settings": "media.video",
     "recover_video": "media.video",
     "setting_of": "request",
@@ -71,16 +86,20 @@ _HOMES = {
 
 __all__ = [
     "CATALOG",
+    "MEMORY_TIERS",
     "PRESETS",
     "AvatarPipeline",
     "ChunkDone",
     "DownloadProgress",
     "Event",
     "Finished",
+    "FullMemoryError",
     "GenerationRequest",
     "InputError",
+    "Inputs",
     "LoraChoice",
     "ModelSpec",
+    "Notice",
     "OmniAvatarError",
     "OutputError",
     "Preparing",
@@ -95,12 +114,14 @@ __all__ = [
     "choices_of",
     "compiler_problem",
     "describe_bytes",
+    "device_name",
     "fetch",
     "kept_pieces",
     "load_image",
     "load_speech",
     "measure",
     "probe_speech",
+    "read_inputs",
     "read_settings",
     "recover_video",
     "setting_of",

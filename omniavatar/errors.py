@@ -3,6 +3,7 @@
     OmniAvatarError
     ├── InputError     what the user gave cannot be used: a file, a setting, a combination
     ├── WeightsError   a checkpoint is missing, incomplete or not what its name says
+    ├── FullMemoryError  the device's memory ran out, in every arrangement that there is
     └── OutputError    the video cannot be written
 
 Each message is one sentence that says what came, what is accepted and what to try.
@@ -27,6 +28,10 @@ class InputError(OmniAvatarError):
 
 class WeightsError(OmniAvatarError):
     """A checkpoint is missing, incomplete, or holds other tensors than its name says."""
+
+
+class FullMemoryError(OmniAvatarError):
+    """The device's memory ran out, and no other arrangement takes less of it."""
 
 
 class OutputError(OmniAvatarError):

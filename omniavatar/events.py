@@ -2,6 +2,8 @@
 
     Preparing*  (StepDone* ChunkDone)*  Finished
 
+A Notice may come between any two of them; after one, steps of a chunk may be told again.
+
 Every number counts from 1. `fraction` is the share of the whole job that is done, 0 to 1;
 `remaining_seconds` is measured on this run, and None until there is something to measure.
 """
@@ -21,6 +23,19 @@ class Preparing:
 
     Attributes:
         what: a few words for people, such as "listening to the speech".
+        elapsed_seconds: since the job began.
+    """
+
+    what: str
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that people should know, and that is no fault.
+
+    Attributes:
+        what: one sentence.
         elapsed_seconds: since the job began.
     """
 
@@ -86,4 +101,4 @@ class Finished:
     timings: Mapping[str, float]
 
 
-Event = Preparing | StepDone | ChunkDone | Finished
+Event = Preparing | Notice | StepDone | ChunkDone | Finished

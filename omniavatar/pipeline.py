@@ -1,9 +1,12 @@
 """A portrait and a voice in, a talking person out: the stages in their order."""
 
 import time
+import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,15 +17,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import omniavatar
-from omniavatar.errors import InputError
-from omniavatar.events import ChunkDone, Event, Finished, Preparing, StepDone
+from omniavatar.errors import FullMemoryError, InputError
+from omniavatar.events import ChunkDone, Event, Finished, Notice, Preparing, StepDone
 from omniavatar.inputs import read_inputs
 from omniavatar.media.image import fit_image
 from omniavatar.media.speech import normalise
 from omniavatar.media.video import Mp4Writer, check_output
-from omniavatar.memory import Placement, choose_placement
+from omniavatar.memory import (
+    Free,
+    Placement,
+    Work,
+    arrange,
+    choose_placement,
+    describe,
+    free_host_memory,
+    free_memory,
+    refit,
+    step_down,
+)
 from omniavatar.models import Models
-from omniavatar.plan import VideoPlan
+from omniavatar.models.footprint import Footprint, footprint_of
+from omniavatar.placement import place, release
+from omniavatar.plan import (
+    FRAMES_PER_LATENT,
+    PIXELS_PER_TOKEN,
+    VideoPlan,
+    frames_per_chunk,
+)
 from omniavatar.progress import Progress
 from omniavatar.request import GenerationRequest
 from omniavatar.stages.conditions import Conditions, SpeechRows, encode_prompt
@@ -31,14 +52,20 @@ from omniavatar.stages.guidance import Guidance
 from omniavatar.stages.join import Joiner
 from omniavatar.stages.latents import encode_tiling, encode_video, to_pixels
 from omniavatar.stages.preview import draw_preview
-from omniavatar.stages.render import ChunkStep, ChunkVideo, render_chunks
+from omniavatar.stages.render import ChunkStep, ChunkVideo, Rendering
 from omniavatar.stages.schedule import make_schedule
 from omniavatar.stages.step_cache import plan_skips
 from omniavatar.weights.catalog import CATALOG, ModelSpec
 from omniavatar.weights.download import Report, fetch
+from omniavatar.weights.files import find_folder
 from omniavatar.weights.load import load_models
+from omniavatar.weights.presets import LoraChoice
+from omniavatar.weights.record import spec_in
+from omniavatar.weights.sizes import footprint_of_spec
 
 T = TypeVar("T")
+
+KEPT_PROMPTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +91,31 @@ class AvatarPipeline:
     Args:
         models: the networks, in place.
         spec: what the checkpoint was trained with and its defaults.
-        placement: device and precision of the transformer's inputs.
+        placement: where they are, and the precision of the transformer's inputs. It changes when
+            memory runs out.
+        budget: bytes of the device's memory that all of it may take; None is not known, and then
+            only an error shows that it is too little.
     """
 
-    def __init__(self, models: Models, spec: ModelSpec, placement: Placement) -> None:
+    def __init__(
+        self,
+        models: Models,
+        spec: ModelSpec,
+        placement: Placement,
+        *,
+        budget: int | None = None,
+    ) -> None:
         self.models = models
         self.spec = spec
         self.placement = placement
+        self._budget = budget
+        self._ran_out = False
+        self._prompts: OrderedDict[str, Tensor] = OrderedDict()
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """How large the networks are."""
+        return footprint_of(self.models)
 
     @classmethod
     def from_pretrained(
@@ -80,6 +125,8 @@ class AvatarPipeline:
         folder: Path | str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        memory: str = "auto",
+        loras: Sequence[LoraChoice] = (),
         report: Report | None = None,
     ) -> Self:
         """Load a checkpoint by its name in the catalog; download first what is missing of it.
@@ -89,10 +136,14 @@ class AvatarPipeline:
             folder: where the weights are, in the published or in diffusers' layout; None takes the
                 bundled ones, or the place where downloads go (`weights.files.find_folder`).
             device, dtype: None chooses by what the machine has.
+            memory: "auto" arranges the networks by the memory that is free, one of `MEMORY_TIERS`
+                as for a card of that size.
+            loras: further LoRAs over the transformer, merged into it; the preset of one changes
+                the pipeline's `spec`.
             report: told how far a download is; what it raises ends the download.
 
         Raises:
-            InputError: there is no such model.
+            InputError: there is no such model, too little memory for it, or a preset does not fit.
             WeightsError: a file is missing and can not be downloaded, or does not fit.
         """
         if model not in CATALOG:
@@ -100,14 +151,21 @@ class AvatarPipeline:
                 f"model is {model!r}. Use one of: {', '.join(CATALOG)}.", field="model"
             )
         spec = CATALOG[model]
-        placement = choose_placement(device=device, dtype=dtype)
+        spec = spec_in(find_folder(spec, folder), spec, loras=loras)
+        chosen = choose_placement(device=device, dtype=dtype)
+        free = free_memory(chosen.device, memory)
+        placement = arrange(chosen, footprint_of_spec(spec), longest_work(spec), free, name=model)
         models = load_models(
             spec,
             folder=fetch(spec, folder=folder, report=report),
             device=placement.device,
             dtype=placement.dtype,
+            loras=loras,
+            waiting=placement.offloaded,
+            fp8=placement.fp8,
         )
-        return cls(models, spec, placement)
+        place(models, placement)
+        return cls(models, spec, placement, budget=free.device)
 
     def check(self, request: GenerationRequest) -> VideoPlan:
         """Do every check that `stream` would do, and say what it would make.
@@ -123,7 +181,8 @@ class AvatarPipeline:
         assert isinstance(last, Finished)
         return last
 
-    @torch.inference_mode()
+    # Not `inference_mode`: offloaded weights are put into place while it runs, which it forbids.
+    @torch.no_grad()
     def stream(
         self,
         request: GenerationRequest,
@@ -146,6 +205,8 @@ class AvatarPipeline:
         Raises:
             InputError: the picture, the recording or a setting can not be used; before any work.
             OutputError: the MP4 can not be written.
+            FullMemoryError: the device's memory ran out in every arrangement; what is finished is
+                left at `output`.
         """
         output, clock = Path(output), _Clock()
         check_output(output, request.audio)
@@ -155,8 +216,10 @@ class AvatarPipeline:
         settings = {**self._settings(job), **(notes or {})}
 
         yield Preparing(what="reading prompt, portrait and speech", elapsed_seconds=clock.elapsed)
+        yield from self._fit(job, clock)
         with clock.stage("conditions"):
-            conditions = self.condition(job)
+            conditions = yield from self._persist(lambda: self.condition(job), job, clock)
+        rendering = self._rendering(job, conditions)
         progress = Progress(chunks=len(plan.chunks), steps=_given(request.steps))
         keep_lead = request.lead_frame == "keep"
         joiner = Joiner(plan, fade=request.join == "smooth", keep_lead=keep_lead)
@@ -173,16 +236,17 @@ class AvatarPipeline:
             pieces=pieces,
         ) as writer:
             try:
-                work = self.render(job, conditions)
-                for piece in clock.timed(work, {ChunkStep: "denoise", ChunkVideo: "decode"}):
+                for piece in self._pieces(rendering, job, clock):
+                    if isinstance(piece, Notice):
+                        progress.chunk_lost()
+                        yield piece
+                        continue
                     if isinstance(piece, ChunkStep):
                         progress.step_done()
                         yield self._step_done(piece, job, progress, clock)
                         continue
                     with clock.stage("write"):
-                        frames = to_pixels(
-                            joiner.new_frames(piece), rounding=request.pixel_rounding
-                        )
+                        frames = yield from self._frames(piece, joiner, job, clock)
                         writer.write(frames)
                         if pieces is not None:
                             writer.cut()
@@ -222,6 +286,7 @@ class AvatarPipeline:
         inputs = read_inputs(request, self.spec)
         request, plan = inputs.request, inputs.plan
         self._cache_coefficients(request)
+        self._refit(plan)
         return Job(
             request=request,
             plan=plan,
@@ -240,9 +305,7 @@ class AvatarPipeline:
         """Encode prompt, negative prompt and portrait; the speech follows as chunks need it."""
         models, spec, request = self.models, self.spec, job.request
         prompt, negative_prompt = (
-            encode_prompt(models.text_encoder, models.tokenizer, text, tokens=spec.text_tokens).to(
-                self.placement.device, self.placement.dtype
-            )
+            self._embed(text).to(self.placement.device, self.placement.dtype)
             for text in (request.prompt, request.negative_prompt or "")
         )
         picture = torch.from_numpy(job.picture)[None, :, None] * 2 - 1  # [1, 3, 1, h, w]
@@ -280,19 +343,126 @@ class AvatarPipeline:
                 generator with the request's seed, so that a request gives the same video on each
                 device and whatever ran before it.
         """
+        rendering = self._rendering(job, conditions, draw_noise=draw_noise)
+        return rendering.run(self.models, self._sampler(job.request))
+
+    def _rendering(
+        self,
+        job: "Job",
+        conditions: Conditions,
+        *,
+        draw_noise: Callable[[tuple[int, ...]], Tensor] | None = None,
+    ) -> Rendering:
         generator = torch.Generator("cpu").manual_seed(job.request.seed)
 
         def seeded(shape: tuple[int, ...]) -> Tensor:
             return torch.randn(shape, generator=generator)
 
-        return render_chunks(
-            self.models,
+        return Rendering(
             conditions,
             job.plan,
-            self._sampler(job.request),
             tiles=job.request.vae_tiles,
             draw_noise=draw_noise or seeded,
         )
+
+    def _embed(self, prompt: str) -> Tensor:
+        """The embedding of a prompt, kept on the CPU: its encoder may have to be brought in."""
+        known = self._prompts.pop(prompt, None)
+        if known is None:
+            known = encode_prompt(
+                self.models.text_encoder,
+                self.models.tokenizer,
+                prompt,
+                tokens=self.spec.text_tokens,
+                device=self.placement.device,
+            ).cpu()
+        self._prompts[prompt] = known
+        while len(self._prompts) > KEPT_PROMPTS:
+            self._prompts.popitem(last=False)
+        return known
+
+    def _refit(self, plan: VideoPlan) -> Placement:
+        """The placement for a video's size and chunks.
+
+        Raises:
+            InputError: they take too much memory in every arrangement.
+        """
+        return refit(
+            self.placement,
+            self.footprint,
+            _work(plan),
+            Free(device=self._budget, host=free_host_memory()),
+            name=self.spec.name,
+            keep_tiles=self._ran_out and self.placement.vae_tiled,
+        )
+
+    def _fit(self, job: "Job", clock: "_Clock") -> Iterator[Notice]:
+        """Place the networks for a job before it begins."""
+        placement = self._refit(job.plan)
+        if placement == self.placement:
+            return
+        what = f"this video needs another arrangement: {describe(placement)}"
+        yield Notice(what=what, elapsed_seconds=clock.elapsed)
+        with clock.stage("place"):
+            place(self.models, placement)
+            self.placement = placement
+
+    def _pieces(
+        self, rendering: Rendering, job: "Job", clock: "_Clock"
+    ) -> Iterator[ChunkStep | ChunkVideo | Notice]:
+        """Make all chunks; when memory runs out, place the networks anew and go on."""
+        stages: dict[type, str] = {ChunkStep: "denoise", ChunkVideo: "decode"}
+        while not rendering.finished:
+            try:
+                yield from clock.timed(
+                    rendering.run(self.models, self._sampler(job.request)), stages
+                )
+            except torch.OutOfMemoryError as error:
+                fault = _without_frames(error)
+            else:
+                return
+            yield self._step_down(fault, job, clock)
+
+    def _frames(
+        self, piece: ChunkVideo, joiner: Joiner, job: "Job", clock: "_Clock"
+    ) -> Generator[Notice, None, NDArray[np.uint8]]:
+        """The frames that a chunk adds to the video, [n, h, w, 3]."""
+        video = yield from self._persist(lambda: joiner.new_frames(piece), job, clock)
+        rounding = job.request.pixel_rounding
+        frames = yield from self._persist(lambda: to_pixels(video, rounding=rounding), job, clock)
+        return frames
+
+    def _persist(
+        self, work: Callable[[], T], job: "Job", clock: "_Clock"
+    ) -> Generator[Notice, None, T]:
+        """The result of one piece of work, tried again after each step down."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError as error:
+                fault = _without_frames(error)
+            yield self._step_down(fault, job, clock)
+
+    def _step_down(self, fault: BaseException, job: "Job", clock: "_Clock") -> Notice:
+        """Place the networks in the next smaller arrangement, after memory ran out.
+
+        Raises:
+            FullMemoryError: there is none.
+        """
+        release(self.placement.device)
+        self._ran_out = True
+        below = step_down(self.placement, self.footprint, _work(job.plan), host=free_host_memory())
+        if below is None:
+            raise FullMemoryError(
+                f"The memory of {self.placement.device} is too small for {self.spec.name} with "
+                f"{describe(self.placement)}. Close what else runs on it, lower max_tokens (now "
+                f"{job.request.max_tokens}), or use a smaller model or a larger device."
+            ) from fault
+        with clock.stage("place"):
+            place(self.models, below)
+            self.placement = below
+        what = f"memory ran out; going on with {describe(below)}"
+        return Notice(what=what, elapsed_seconds=clock.elapsed)
 
     def _step_done(
         self, piece: ChunkStep, job: "Job", progress: Progress, clock: "_Clock"
@@ -313,7 +483,12 @@ class AvatarPipeline:
         )
 
     def _sampler(self, request: GenerationRequest) -> Sampler:
-        schedule = make_schedule(_given(request.steps), shift=self.spec.shift)
+        preset = self.spec.preset
+        schedule = make_schedule(
+            _given(request.steps),
+            shift=self.spec.shift,
+            timesteps=preset.timesteps if preset else None,
+        )
         times = schedule.timesteps.to(self.placement.device)
         skips = plan_skips(
             [self.models.transformer.time_modulation(time[None]) for time in times],
@@ -357,6 +532,28 @@ class AvatarPipeline:
                 **{name: version(name) for name in ("torch", "diffusers", "transformers")},
             },
         }
+
+
+def longest_work(spec: ModelSpec) -> Work:
+    """The chunk that a model makes of itself, at the first of its sizes."""
+    height, width = spec.sizes[0]
+    return _chunk_work(frames_per_chunk(spec.max_tokens, height, width), height, width)
+
+
+def _work(plan: VideoPlan) -> Work:
+    return _chunk_work(plan.chunk_frames, plan.height, plan.width)
+
+
+def _chunk_work(frames: int, height: int, width: int) -> Work:
+    latent_frames = (frames - 1) // FRAMES_PER_LATENT + 1
+    tokens = latent_frames * height * width // PIXELS_PER_TOKEN
+    return Work(tokens=tokens, frames=frames, height=height, width=width)
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """An error that no longer holds what the functions that it went through had in memory."""
+    traceback.clear_frames(error.__traceback__)
+    return error.with_traceback(None)
 
 
 @dataclass(slots=True)

@@ -12,16 +12,25 @@ class Progress:
     def __init__(self, *, chunks: int, steps: int) -> None:
         self._last = time.monotonic()
         self._all_steps, self._all_decodes = chunks * steps, chunks
+        self._steps_of_chunk = steps
         self._steps = self._decodes = 0
+        self._measured_steps = 0
         self._step_seconds = self._decode_seconds = 0.0
 
     def step_done(self) -> None:
         self._steps += 1
+        self._measured_steps += 1
         self._step_seconds += self._lap()
 
     def decode_done(self) -> None:
         self._decodes += 1
         self._decode_seconds += self._lap()
+
+    def chunk_lost(self) -> None:
+        """The chunk that is being made begins anew, perhaps at another speed."""
+        self._steps = self._decodes * self._steps_of_chunk
+        self._measured_steps, self._step_seconds = 0, 0.0
+        self._lap()
 
     @property
     def fraction(self) -> float:
@@ -31,9 +40,9 @@ class Progress:
     @property
     def remaining_seconds(self) -> float | None:
         """None until a step has been measured."""
-        if not self._steps:
+        if not self._measured_steps:
             return None
-        step = self._step_seconds / self._steps
+        step = self._step_seconds / self._measured_steps
         decode = self._decode_seconds / self._decodes if self._decodes else step
         steps_left = self._all_steps - self._steps
         decodes_left = self._all_decodes - self._decodes

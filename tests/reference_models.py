@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from omniavatar.models import Models
 from omniavatar.weights import build
 from omniavatar.weights.convert import text_encoder_config, text_encoder_key
 from omniavatar.weights.lora import read_adapter
@@ -85,3 +86,14 @@ def make_tokenizer(folder):
 def write_prompt(ids, mask):
     """Token ids and their mask, [1, l], as a text from which `make_tokenizer` reads them back."""
     return " ".join(f"t{number}" for number in ids[mask.to(torch.bool)].tolist())
+
+
+def build_models(folder):
+    """All networks of a set, as a checkpoint has them."""
+    return Models(
+        transformer=build_lora_transformer(folder),
+        vae=build_vae(folder),
+        text_encoder=build_text_encoder(folder),
+        tokenizer=make_tokenizer(folder),
+        speech_encoder=build_speech_encoder(folder),
+    )

@@ -19,7 +19,7 @@ TESTS = ROOT / "tests"
 # What each room may import besides itself and `errors`. "public" is what `omniavatar/__init__.py`
 # exports; it is for those outside the engine, so that they need to know nothing else.
 ENGINE = {"request", "plan", "events", "media", "models", "weights", "memory", "stages", "progress"}
-ENGINE |= {"inputs"}
+ENGINE |= {"inputs", "placement", "tiers"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "request": set(),
@@ -30,7 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     "inputs": {"request", "plan", "media", "weights"},
     "models": set(),
     "weights": {"models"},
-    "memory": {"models"},
+    "tiers": set(),
+    "memory": {"models", "tiers"},
+    "placement": {"models", "memory", "weights"},
     "stages": {"request", "plan", "events", "models", "progress"},
     "effects": {"request", "weights"},
     "flops": {"weights"},
@@ -56,9 +58,38 @@ RESERVED: dict[str, set[str]] = {
     "boto3": {"serving"},
     "botocore": {"serving"},
     "espeakng_loader": {"nano"},
-    "torch": {"models", "weights", "memory", "stages", "pipeline", "nano", "bench", "speed"},
-    "diffusers": {"models", "weights", "memory", "stages", "pipeline", "nano", "bench", "speed"},
-    "transformers": {"models", "weights", "memory", "stages", "pipeline", "nano", "bench"},
+    "torch": {
+        "models",
+        "weights",
+        "memory",
+        "placement",
+        "stages",
+        "pipeline",
+        "nano",
+        "bench",
+        "speed",
+    },
+    "diffusers": {
+        "models",
+        "weights",
+        "memory",
+        "placement",
+        "stages",
+        "pipeline",
+        "nano",
+        "bench",
+        "speed",
+    },
+    "transformers": {
+        "models",
+        "weights",
+        "memory",
+        "placement",
+        "stages",
+        "pipeline",
+        "nano",
+        "bench",
+    },
 }
 
 # Installed by a host's own image, in `deploy/`: runpod and gradio exclude each other.

@@ -2,13 +2,13 @@
 
 import math
 
-from omniavatar import ChunkDone, Event, Finished, Preparing, StepDone
+from omniavatar import ChunkDone, Event, Finished, Notice, Preparing, StepDone
 
 
 def phase(event: Event) -> str:
     """What is being done, without numbers of time: "Part 1 of 3, step 2 of 8"."""
     match event:
-        case Preparing():
+        case Preparing() | Notice():
             return event.what[:1].upper() + event.what[1:]
         case StepDone():
             return f"Part {event.chunk} of {event.chunks}, step {event.step} of {event.steps}"

@@ -42,9 +42,18 @@ def clean_prompt(text: str) -> str:
 
 
 def encode_prompt(
-    text_encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerBase, text: str, *, tokens: int
+    text_encoder: UMT5EncoderModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    *,
+    tokens: int,
+    device: torch.device | None = None,
 ) -> Tensor:
-    """Embed a prompt, [1, tokens, x]; what is longer is cut, what is shorter padded with zeros."""
+    """Embed a prompt, [1, tokens, x]; what is longer is cut, what is shorter padded with zeros.
+
+    Args:
+        device: where the encoder computes, if its weights wait elsewhere.
+    """
     encoded = tokenizer(
         [clean_prompt(text)],
         padding="max_length",
@@ -54,15 +63,23 @@ def encode_prompt(
         return_attention_mask=True,
         return_tensors="pt",
     )
-    return embed_tokens(text_encoder, encoded["input_ids"], encoded["attention_mask"])
+    return embed_tokens(
+        text_encoder, encoded["input_ids"], encoded["attention_mask"], device=device
+    )
 
 
-def embed_tokens(text_encoder: UMT5EncoderModel, ids: Tensor, mask: Tensor) -> Tensor:
+def embed_tokens(
+    text_encoder: UMT5EncoderModel,
+    ids: Tensor,
+    mask: Tensor,
+    *,
+    device: torch.device | None = None,
+) -> Tensor:
     """Embed token ids, [b, l] -> [b, l, x], with the rows of padding set to zero.
 
     The transformer's cross attention has no mask: it attends to these zero rows as well.
     """
-    device = text_encoder.device
+    device = device or text_encoder.device
     ids, mask = ids.to(device, torch.long), mask.to(device, torch.long)
     hidden = text_encoder(ids, attention_mask=mask).last_hidden_state
     return hidden * mask[..., None].to(hidden.dtype)

@@ -44,10 +44,12 @@ class Joiner:
             video = video[:, :, 1:]
         if self._held is not None:
             again = piece.video[:, :, kept.start - self._fade_frames : kept.start]
-            video = torch.cat([crossfade(self._held, again), video], dim=2)
+            video = torch.cat([crossfade(self._held.to(again), again), video], dim=2)
         is_last = piece.chunk + 1 == len(self._plan.chunks)
         ready = video.shape[2] - (0 if is_last else self._fade_frames)
-        self._held = None if ready == video.shape[2] else video[:, :, ready:]
+        # Copied, for a view would keep the whole chunk; last, for a step that runs out of memory
+        # before it to be done again.
+        self._held = None if ready == video.shape[2] else video[:, :, ready:].cpu().clone()
         return video[:, :, :ready]
 
     def take_held(self) -> Tensor | None:

@@ -53,31 +53,57 @@ class ChunkVideo:
     video: Tensor
 
 
-def render_chunks(
-    models: Models,
-    conditions: Conditions,
-    plan: VideoPlan,
-    sampler: Sampler,
-    *,
-    tiles: Tiles,
-    draw_noise: Callable[[tuple[int, ...]], Tensor],
-) -> Iterator[ChunkStep | ChunkVideo]:
-    """Make all chunks of a video, in order.
+class Rendering:
+    """The chunks of one video, made in order.
+
+    It holds what the next chunk needs of the ones before it, and changes only when a chunk is
+    finished. So `run` can be called again after it broke off, also with networks that have been
+    placed anew: it begins with the chunk that was not finished, and with the same noise.
 
     Args:
         draw_noise: called once a chunk with the shape of its latents, [1, c, f, h, w].
     """
-    contexts = {True: conditions.prompt, False: conditions.negative_prompt}
-    known = conditions.reference
-    for number, chunk in enumerate(plan.chunks):
-        channels, _, height, width = conditions.reference.shape[1:]
-        noise = draw_noise((1, channels, chunk.latent_frames, height, width))
+
+    def __init__(
+        self,
+        conditions: Conditions,
+        plan: VideoPlan,
+        *,
+        tiles: Tiles,
+        draw_noise: Callable[[tuple[int, ...]], Tensor],
+    ) -> None:
+        self._conditions, self._plan, self._tiles = conditions, plan, tiles
+        self._draw_noise = draw_noise
+        self._next = 0
+        self._noise: Tensor | None = None  # of the next chunk
+        self._tail: Tensor | None = None  # last frames of the chunk before it, [1, 3, t, 8h, 8w]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all chunks are made."""
+        return self._next == len(self._plan.chunks)
+
+    def run(self, models: Models, sampler: Sampler) -> Iterator[ChunkStep | ChunkVideo]:
+        """Make the chunks that are not made yet."""
+        while not self.finished:
+            yield from self._make_next(models, sampler)
+
+    def _make_next(self, models: Models, sampler: Sampler) -> Iterator[ChunkStep | ChunkVideo]:
+        number, conditions = self._next, self._conditions
+        chunk = self._plan.chunks[number]
+        if self._noise is None:
+            channels, _, height, width = conditions.reference.shape[1:]
+            self._noise = self._draw_noise((1, channels, chunk.latent_frames, height, width))
+        known = conditions.reference
+        if self._tail is not None:
+            known = encode_video(models.vae, self._tail, tiling=encode_tiling(self._tiles))
+            known = known.to(conditions.reference)
         rows = conditions.speech.rows(chunk.audio_start, chunk.audio_stop)
         inputs = ChunkInputs(
-            noise=noise.to(conditions.reference.device),
+            noise=self._noise.to(conditions.reference.device),
             known=known,
             reference=conditions.reference,
-            contexts=contexts,
+            contexts={True: conditions.prompt, False: conditions.negative_prompt},
             audio=audio_terms(models.transformer, rows, sampler.guidance),
         )
         step = None
@@ -85,11 +111,8 @@ def render_chunks(
             yield ChunkStep(chunk=number, step=step)
         assert step is not None, "a schedule has at least one step"
         latents = finished_latents(step.latents, known)
-        decoded = decode_latents(models.vae, latents, tiling=decode_tiling(tiles))
-        video = ((decoded + 1) / 2).clamp(0, 1)
+        decoded = decode_latents(models.vae, latents, tiling=decode_tiling(self._tiles))
+        video = decoded.add_(1).div_(2).clamp_(0, 1)
+        tail = video[:, :, -self._plan.overlap_frames :] * 2 - 1
+        self._next, self._noise, self._tail = number + 1, None, tail
         yield ChunkVideo(chunk=number, latents=latents, video=video)
-
-        if number + 1 < len(plan.chunks):
-            tail = video[:, :, -plan.overlap_frames :] * 2 - 1
-            known = encode_video(models.vae, tail, tiling=encode_tiling(tiles))
-            known = known.to(conditions.reference)

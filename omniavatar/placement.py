@@ -1,0 +1,102 @@
+"""A placement carried out: networks moved, stored and hooked as it says, through diffusers.
+
+Everything can be done again with another placement, except that what was stored in 8 bits is not
+what it was before. The hooks move weights in place, which tensors made under `inference_mode` do
+not allow: networks that are placed so run under `no_grad`.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers.hooks import HookRegistry, apply_group_offloading
+from torch import nn
+from transformers import UMT5EncoderModel
+
+from omniavatar.memory import TEXT_ENCODER, TRANSFORMER, Placement
+from omniavatar.models import Models
+from omniavatar.models.transformer import OmniAvatarTransformer3DModel
+from omniavatar.weights.storage import store_as_fp8
+
+CPU = torch.device("cpu")
+OFFLOAD_HOOKS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
+
+
+def place(models: Models, placement: Placement) -> None:
+    """Bring networks, wherever they are and whatever hooks they have, to where they belong."""
+    models.vae.clear_cache()  # frames that a decoding which broke off has left there
+    models.vae.to(placement.device)
+    models.speech_encoder.to(placement.device)
+    if placement.vae_tiled:
+        models.vae.enable_tiling()
+    else:
+        models.vae.disable_tiling()
+    _place(models.transformer, TRANSFORMER, placement)
+    _place(models.text_encoder, TEXT_ENCODER, placement)
+    release(placement.device)
+
+
+def release(device: torch.device) -> None:
+    """Give memory that nothing refers to any more back to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _place(
+    network: OmniAvatarTransformer3DModel | UMT5EncoderModel, part: str, placement: Placement
+) -> None:
+    _unhook(network)
+    is_offloaded = part in placement.offloaded
+    if is_offloaded:
+        network.to(CPU)
+    if part in placement.fp8:
+        store_as_fp8(network, compute_dtype=placement.dtype)
+    if not is_offloaded:
+        network.to(placement.device)
+    elif part == TRANSFORMER:
+        # What is not a block is little, is used at every step, and is partly called by itself.
+        with _hidden(network, keep="blocks"):
+            apply_group_offloading(
+                network,
+                onload_device=placement.device,
+                offload_device=CPU,
+                offload_type="block_level",
+                num_blocks_per_group=1,
+                use_stream=placement.device.type == "cuda",
+                low_cpu_mem_usage=not placement.pinned,
+            )
+        for name, child in network.named_children():
+            if name != "blocks":
+                child.to(placement.device)
+    else:
+        apply_group_offloading(
+            network,
+            onload_device=placement.device,
+            offload_device=CPU,
+            offload_type="leaf_level",
+        )
+
+
+def _unhook(network: nn.Module) -> None:
+    """Take offloading off, also when it broke off in the middle of a forward."""
+    for module in network.modules():
+        if hasattr(module, "_diffusers_hook"):
+            registry = HookRegistry.check_if_exists_or_initialize(module)
+            for name in OFFLOAD_HOOKS:
+                registry.remove_hook(name, recurse=False)
+
+
+@contextmanager
+def _hidden(network: nn.Module, *, keep: str) -> Iterator[None]:
+    """All children but one out of the sight of what walks through a network."""
+    children = dict(network._modules)
+    try:
+        for name in children:
+            if name != keep:
+                del network._modules[name]
+        yield
+    finally:
+        network._modules.clear()
+        network._modules.update(children)
