@@ -59,8 +59,8 @@ def spec_in(folder: Path | None, spec: ModelSpec, *, loras: Sequence[LoraChoice]
 
     Raises:
         InputError: there is more than one preset, or it is for another checkpoint.
-        WeightsError: a LoRA is not there, or the copy is of another checkpoint, or has a preset that
-            is not known.
+        WeightsError: a LoRA is not there, or the copy is of another checkpoint, or has a preset
+            that is not known.
     """
     for choice in loras:
         if not Path(choice.path).exists():
