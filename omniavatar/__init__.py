@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from omniavatar.speed import attention_kernel, compiler_problem
     from omniavatar.tiers import MEMORY_TIERS
     from omniavatar.weights.catalog import CATALOG, ModelSpec
+    from omniavatar.weights.converted import ConvertProgress, convert
     from omniavatar.weights.download import DownloadProgress, check_files, describe_bytes, fetch
-    from omniavatar.weights.presets import PRESETS, LoraChoice, Preset
+    from omniavatar.weights.presets import PRESETS, LoraChoice, Preset, suggest_preset
+    from omniavatar.weights.record import settle_spec
 
 __version__ = "0.1.0"
 
@@ -43,6 +45,7 @@ _HOMES = {
     "AvatarPipeline": "pipeline",
     "CATALOG": "weights.catalog",
     "ChunkDone": "events",
+    "ConvertProgress": "weights.converted",
     "DownloadProgress": "weights.download",
     "Event": "events",
     "Finished": "events",
@@ -68,6 +71,7 @@ _HOMES = {
     "check_files": "weights.download",
     "choices_of": "request",
     "compiler_problem": "speed",
+    "convert": "weights.converted",
     "describe_bytes": "weights.download",
     "device_name": "memory",
     "fetch": "weights.download",
@@ -81,6 +85,8 @@ _HOMES = {
     "recover_video": "media.video",
     "setting_of": "request",
     "settings_without_effect": "effects",
+    "settle_spec": "weights.record",
+    "suggest_preset": "weights.presets",
     "transformer_flops": "flops",
 }
 
@@ -90,6 +96,7 @@ __all__ = [
     "PRESETS",
     "AvatarPipeline",
     "ChunkDone",
+    "ConvertProgress",
     "DownloadProgress",
     "Event",
     "Finished",
@@ -113,6 +120,7 @@ __all__ = [
     "check_files",
     "choices_of",
     "compiler_problem",
+    "convert",
     "describe_bytes",
     "device_name",
     "fetch",
@@ -126,6 +134,8 @@ __all__ = [
     "recover_video",
     "setting_of",
     "settings_without_effect",
+    "settle_spec",
+    "suggest_preset",
     "transformer_flops",
 ]
 

@@ -57,10 +57,9 @@ from omniavatar.stages.schedule import make_schedule
 from omniavatar.stages.step_cache import plan_skips
 from omniavatar.weights.catalog import CATALOG, ModelSpec
 from omniavatar.weights.download import Report, fetch
-from omniavatar.weights.files import find_folder
 from omniavatar.weights.load import load_models
 from omniavatar.weights.presets import LoraChoice
-from omniavatar.weights.record import spec_in
+from omniavatar.weights.record import settle_spec
 from omniavatar.weights.sizes import footprint_of_spec
 
 T = TypeVar("T")
@@ -150,8 +149,7 @@ class AvatarPipeline:
             raise InputError(
                 f"model is {model!r}. Use one of: {', '.join(CATALOG)}.", field="model"
             )
-        spec = CATALOG[model]
-        spec = spec_in(find_folder(spec, folder), spec, loras=loras)
+        spec = settle_spec(CATALOG[model], folder=folder, loras=loras)
         chosen = choose_placement(device=device, dtype=dtype)
         free = free_memory(chosen.device, memory)
         placement = arrange(chosen, footprint_of_spec(spec), longest_work(spec), free, name=model)

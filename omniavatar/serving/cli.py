@@ -34,7 +34,7 @@ from omniavatar import (
     choices_of,
     setting_of,
 )
-from omniavatar.serving import downloads, wording
+from omniavatar.serving import conversions, downloads, loras, wording
 
 HEADINGS = {
     "input": "what goes in and what comes out",
@@ -89,6 +89,7 @@ def _add_generate_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--weights", metavar="FOLDER", type=Path, help="where the checkpoint's files are"
     )
+    loras.add_options(files)
 
 
 def _add_request_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
@@ -166,6 +167,11 @@ def _number(text: str) -> float:
 
 def _generate(options: argparse.Namespace) -> None:
     request = _request(options)
+    further = loras.chosen(options)
+    spec = omniavatar.settle_spec(CATALOG[options.model], folder=options.weights, loras=further)
+    if not options.quiet:
+        loras.warn_of_missing_preset(spec, further)
+        _warn_of_settings_without_effect(spec, request)
     from omniavatar import AvatarPipeline
 
     before = _identity(options.output)
@@ -175,6 +181,7 @@ def _generate(options: argparse.Namespace) -> None:
             pipeline = AvatarPipeline.from_pretrained(
                 options.model,
                 folder=options.weights,
+                loras=further,
                 report=downloads.DownloadScreen(shown=not options.quiet),
             )
             with closing(pipeline.stream(request, options.output)) as events:
@@ -186,6 +193,16 @@ def _generate(options: argparse.Namespace) -> None:
         print(f"omniavatar: stopped; {kept}.", file=sys.stderr)
         raise
     print(options.output)
+
+
+def _warn_of_settings_without_effect(spec: ModelSpec, request: GenerationRequest) -> None:
+    """Tell of settings that were changed in vain."""
+    values = request.to_mapping()
+    reasons = omniavatar.settings_without_effect(spec, values)
+    for entry in fields(GenerationRequest):
+        if entry.name in reasons and values.get(entry.name, entry.default) != entry.default:
+            name = entry.name.replace("_", "-")
+            print(f"omniavatar: --{name} has no effect: {reasons[entry.name]}", file=sys.stderr)
 
 
 def _request(options: argparse.Namespace) -> GenerationRequest:
@@ -474,6 +491,12 @@ COMMANDS = (
         help="download a checkpoint, or check it",
         add_options=downloads.add_options,
         run=downloads.run,
+    ),
+    Command(
+        name="convert",
+        help="save a checkpoint with its LoRAs merged, for quicker starts",
+        add_options=conversions.add_options,
+        run=conversions.run,
     ),
     Command(
         name="bench",

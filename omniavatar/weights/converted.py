@@ -26,7 +26,7 @@ from omniavatar.weights.download import describe_bytes
 from omniavatar.weights.files import find_folder
 from omniavatar.weights.load import open_blueprints
 from omniavatar.weights.presets import LoraChoice
-from omniavatar.weights.record import Record, read_record, spec_in
+from omniavatar.weights.record import Record, read_record, settle_spec
 
 Precision = Literal["bf16", "fp8"]
 
@@ -77,7 +77,7 @@ def convert(
     """
     destination = Path(destination)
     source = find_folder(spec, folder)
-    with_preset = spec_in(source, spec, loras=loras)
+    with_preset = settle_spec(spec, folder=source, loras=loras)
     before = read_record(source)
     record = Record(
         model=spec.name,

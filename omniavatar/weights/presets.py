@@ -23,6 +23,7 @@ class Preset:
 
     Attributes:
         name: what people call it by; its key in `PRESETS`.
+        family: a word in the names of its files.
         description: one line, for people.
         models: names of the checkpoints over whose base it was trained.
         steps: default number of denoising steps.
@@ -32,6 +33,7 @@ class Preset:
     """
 
     name: str
+    family: str
     description: str
     models: tuple[str, ...]
     steps: int
@@ -52,12 +54,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         for preset in (
             Preset(
                 name="lightx2v",
+                family="lightx2v",
                 description="LightX2V step and guidance distillation: 4 steps, shift 5",
                 models=("14B",),
                 steps=4,
             ),
             Preset(
                 name="fusionx",
+                family="fusionx",
                 description="FusionX: 8 steps, shift 2",
                 models=("14B",),
                 steps=8,
@@ -65,6 +69,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
             Preset(
                 name="causvid",
+                family="causvid",
                 description="CausVid for 14B: 9 steps at times of its own",
                 models=("14B",),
                 steps=9,
@@ -72,6 +77,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
             Preset(
                 name="causvid-small",
+                family="causvid",
                 description="CausVid for 1.3B: 8 steps, shift 2",
                 models=("1.3B",),
                 steps=8,
@@ -111,3 +117,12 @@ class LoraChoice:
                 f"The preset is {self.preset!r}. Use one of: {', '.join(PRESETS)}.",
                 field="preset",
             )
+
+
+def suggest_preset(file: Path | str, model: str) -> Preset | None:
+    """The preset that a LoRA's file name speaks of, for one checkpoint."""
+    name = Path(file).name.lower()
+    return next(
+        (preset for preset in PRESETS.values() if model in preset.models and preset.family in name),
+        None,
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from omniavatar.errors import InputError, WeightsError
 from omniavatar.weights.catalog import ModelSpec
+from omniavatar.weights.files import find_folder
 from omniavatar.weights.presets import PRESETS, LoraChoice
 
 RECORD_FILE = "omniavatar.json"
@@ -49,13 +50,16 @@ def read_record(folder: Path) -> Record | None:
         raise WeightsError(f"{file} is damaged. Convert the checkpoint again.") from error
 
 
-def spec_in(folder: Path | None, spec: ModelSpec, *, loras: Sequence[LoraChoice] = ()) -> ModelSpec:
+def settle_spec(
+    spec: ModelSpec, *, folder: Path | str | None = None, loras: Sequence[LoraChoice] = ()
+) -> ModelSpec:
     """A checkpoint with the preset of the LoRAs over it, and of those in a converted copy.
 
     Checks what can be told before anything is downloaded or read.
 
     Args:
-        folder: of its files; None when it is not known yet, or can be no converted copy.
+        folder: where its files are or will be; None is what `weights.files.find_folder` finds.
+        loras: further ones, that are to be merged.
 
     Raises:
         InputError: there is more than one preset, or it is for another checkpoint.
@@ -65,7 +69,8 @@ def spec_in(folder: Path | None, spec: ModelSpec, *, loras: Sequence[LoraChoice]
     for choice in loras:
         if not Path(choice.path).exists():
             raise WeightsError(f"There is no LoRA at {choice.path}.")
-    record = read_record(folder) if folder is not None else None
+    folder = find_folder(spec, folder)
+    record = read_record(folder)
     names = {choice.preset for choice in loras}
     if record is not None:
         if record.model != spec.name:
