@@ -12,7 +12,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from omniavatar.bench import Report, measure
+    from omniavatar.bench import (
+        Report,
+        measure,
+        measure_accuracy,
+        measure_chunk,
+        measure_tiers,
+        write_tables,
+    )
+    from omniavatar.checks import (
+        PictureCheck,
+        Preflight,
+        SpeechCheck,
+        check_picture,
+        check_speech,
+        preflight,
+    )
     from omniavatar.effects import settings_without_effect
     from omniavatar.errors import (
         FullMemoryError,
@@ -60,15 +75,20 @@ _HOMES = {
     "OmniAvatarError": "errors",
     "OutputError": "errors",
     "PRESETS": "weights.presets",
+    "PictureCheck": "checks",
+    "Preflight": "checks",
     "Preparing": "events",
     "Preset": "weights.presets",
     "Report": "bench",
     "Setting": "request",
+    "SpeechCheck": "checks",
     "StepDone": "events",
     "VideoPlan": "plan",
     "WeightsError": "errors",
     "attention_kernel": "speed",
     "check_files": "weights.download",
+    "check_picture": "checks",
+    "check_speech": "checks",
     "choices_of": "request",
     "compiler_problem": "speed",
     "convert": "weights.converted",
@@ -79,6 +99,10 @@ _HOMES = {
     "load_image": "media.image",
     "load_speech": "media.speech",
     "measure": "bench",
+    "measure_accuracy": "bench",
+    "measure_chunk": "bench",
+    "measure_tiers": "bench",
+    "preflight": "checks",
     "probe_speech": "media.speech",
     "read_inputs": "inputs",
     "read_settings": "media.video",
@@ -88,6 +112,7 @@ _HOMES = {
     "settle_spec": "weights.record",
     "suggest_preset": "weights.presets",
     "transformer_flops": "flops",
+    "write_tables": "bench",
 }
 
 __all__ = [
@@ -109,15 +134,20 @@ __all__ = [
     "Notice",
     "OmniAvatarError",
     "OutputError",
+    "PictureCheck",
+    "Preflight",
     "Preparing",
     "Preset",
     "Report",
     "Setting",
+    "SpeechCheck",
     "StepDone",
     "VideoPlan",
     "WeightsError",
     "attention_kernel",
     "check_files",
+    "check_picture",
+    "check_speech",
     "choices_of",
     "compiler_problem",
     "convert",
@@ -128,6 +158,10 @@ __all__ = [
     "load_image",
     "load_speech",
     "measure",
+    "measure_accuracy",
+    "measure_chunk",
+    "measure_tiers",
+    "preflight",
     "probe_speech",
     "read_inputs",
     "read_settings",
@@ -137,6 +171,7 @@ __all__ = [
     "settle_spec",
     "suggest_preset",
     "transformer_flops",
+    "write_tables",
 ]
 
 

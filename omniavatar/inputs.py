@@ -6,20 +6,50 @@ both see the same picture, speech and crop.
 
 # h, w rows and columns of the picture, n samples
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omniavatar.errors import InputError
-from omniavatar.media.image import crop_box, load_image
+from omniavatar.media.image import CENTRE, crop_box, fit_image, load_image
 from omniavatar.media.speech import load_speech
-from omniavatar.plan import VideoPlan, plan_video
+from omniavatar.plan import VideoPlan, choose_size, plan_video
 from omniavatar.request import GenerationRequest
 from omniavatar.weights.catalog import ModelSpec
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """A portrait, and how it is brought to the size of a video.
+
+    Attributes:
+        image: as it was read, [h, w, 3].
+        height, width: of the video, in pixels.
+        fit: as in the request.
+        focus: what a crop keeps in the middle, (x, y), 0 to 1.
+        is_cut: whether something is cut off at the sides, and at top or bottom.
+        crop: what is shown of the picture: left, top, right, bottom, 0 to 1.
+    """
+
+    image: NDArray[np.uint8]
+    height: int
+    width: int
+    fit: Literal["cover", "contain"]
+    focus: tuple[float, float]
+    is_cut: tuple[bool, bool]
+    crop: tuple[float, float, float, float]
+
+    def framed(self, border: Literal["published", "covered"]) -> NDArray[np.float32]:
+        """What the video begins with, [3, height, width], 0 to 1; see `fit_image`."""
+        return fit_image(
+            self.image, self.height, self.width, border=border, fit=self.fit, focus=self.focus
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,22 +59,14 @@ class Inputs:
     Attributes:
         request: the model's defaults are filled in, and the focus where something is cut off.
         plan: size and chunks of the video.
-        image: the picture as it is, [h, w, 3].
+        picture: the portrait.
         samples: mono speech at the model's rate, silence in front included, [n].
-        crop: what is shown of the picture: left, top, right, bottom, 0 to 1.
     """
 
     request: GenerationRequest
     plan: VideoPlan
-    image: NDArray[np.uint8]
+    picture: Picture
     samples: NDArray[np.float32]
-    crop: tuple[float, float, float, float]
-
-    @property
-    def focus(self) -> tuple[float, float]:
-        """For `fit_image`."""
-        x, y = self.request.focus_x, self.request.focus_y
-        return 0.5 if x is None else x, 0.5 if y is None else y
 
 
 def read_inputs(request: GenerationRequest, spec: ModelSpec) -> Inputs:
@@ -65,29 +87,91 @@ def read_inputs(request: GenerationRequest, spec: ModelSpec) -> Inputs:
         request = replace(request, **spec.preset.built_in)
     assert request.max_tokens is not None
     assert request.overlap_frames is not None
-    sizes = sizes_of_aspect(spec, request.aspect)
-    image = load_image(request.image)
-    speech = load_speech(
-        request.audio,
-        sample_rate=spec.sample_rate,
-        start_seconds=request.audio_start,
-        seconds=request.audio_seconds,
+    picture = read_picture(
+        request.image,
+        spec,
+        aspect=request.aspect,
+        fit=request.fit,
+        focus=(request.focus_x, request.focus_y),
     )
-    silence = np.zeros(round(request.silence_seconds * spec.sample_rate), dtype=np.float32)
-    samples = np.concatenate([silence, speech.samples])
+    samples = read_samples(
+        request.audio,
+        spec,
+        audio_start=request.audio_start,
+        audio_seconds=request.audio_seconds,
+        silence_seconds=request.silence_seconds,
+    )
     plan = plan_video(
-        image_height=image.shape[0],
-        image_width=image.shape[1],
+        image_height=picture.image.shape[0],
+        image_width=picture.image.shape[1],
         samples=len(samples),
-        sizes=sizes,
+        sizes=sizes_of_aspect(spec, request.aspect),
         max_tokens=request.max_tokens,
         overlap_frames=request.overlap_frames,
         fps=spec.fps,
         sample_rate=spec.sample_rate,
         exact=request.frame_count == "exact",
     )
-    request, crop = _framed(request, image, plan)
-    return Inputs(request=request, plan=plan, image=image, samples=samples, crop=crop)
+    used = dict(zip(("focus_x", "focus_y"), picture.focus, strict=True))
+    cut = {name: used[name] for name, is_cut in zip(used, picture.is_cut, strict=True) if is_cut}
+    return Inputs(request=request.with_defaults(**cut), plan=plan, picture=picture, samples=samples)
+
+
+def read_picture(
+    path: str | os.PathLike[str],
+    spec: ModelSpec,
+    *,
+    aspect: str = "auto",
+    fit: Literal["cover", "contain"] = "cover",
+    focus: tuple[float | None, float | None] = (None, None),
+) -> Picture:
+    """Read a portrait and choose the size of its video, and what a crop keeps.
+
+    Args:
+        focus: None is looked for: the face, if something is cut off in that direction.
+
+    Raises:
+        InputError: the picture can not be used, or there is no size of such an aspect.
+    """
+    sizes = sizes_of_aspect(spec, aspect)
+    image = load_image(path)
+    rows, columns, _ = image.shape
+    height, width = choose_size(rows, columns, sizes)
+    left, top, right, bottom = crop_box(rows, columns, height, width)
+    is_cut = fit == "cover" and right - left < 1, fit == "cover" and bottom - top < 1
+    found = CENTRE
+    if any(cut and given is None for cut, given in zip(is_cut, focus, strict=True)):
+        from omniavatar.media.face import find_faces, focus_on  # takes OpenCV, which most do not
+
+        found = focus_on(find_faces(image))
+    x, y = (
+        given if given is not None else round(place, 4) if cut else 0.5
+        for given, place, cut in zip(focus, found, is_cut, strict=True)
+    )
+    crop = crop_box(rows, columns, height, width, focus=(x, y)) if fit == "cover" else WHOLE
+    return Picture(
+        image=image, height=height, width=width, fit=fit, focus=(x, y), is_cut=is_cut, crop=crop
+    )
+
+
+def read_samples(
+    path: str | os.PathLike[str],
+    spec: ModelSpec,
+    *,
+    audio_start: float = 0.0,
+    audio_seconds: float | None = None,
+    silence_seconds: float = 0.0,
+) -> NDArray[np.float32]:
+    """Read the part of a recording that a request asks for, behind its silence, [n].
+
+    Raises:
+        InputError: the recording can not be used.
+    """
+    speech = load_speech(
+        path, sample_rate=spec.sample_rate, start_seconds=audio_start, seconds=audio_seconds
+    )
+    silence = np.zeros(round(silence_seconds * spec.sample_rate), dtype=np.float32)
+    return np.concatenate([silence, speech.samples])
 
 
 def sizes_of_aspect(spec: ModelSpec, aspect: str) -> Sequence[tuple[int, int]]:
@@ -112,23 +196,3 @@ def _aspect_of(height: int, width: int) -> str:
     if height == width:
         return "square"
     return "portrait" if height > width else "landscape"
-
-
-def _framed(
-    request: GenerationRequest, image: NDArray[np.uint8], plan: VideoPlan
-) -> tuple[GenerationRequest, tuple[float, float, float, float]]:
-    """The request with a focus for each side that is cut, and what is shown of the picture."""
-    if request.fit == "contain":
-        return request, WHOLE
-    rows, columns, _ = image.shape
-    left, top, right, bottom = crop_box(rows, columns, plan.height, plan.width)
-    cut = {"focus_x": right - left < 1, "focus_y": bottom - top < 1}
-    missing = [name for name, is_cut in cut.items() if is_cut and getattr(request, name) is None]
-    if missing:
-        from omniavatar.media.face import find_faces, focus_on  # takes OpenCV, which most do not
-
-        found = dict(zip(cut, focus_on(find_faces(image)), strict=True))
-        request = replace(request, **{name: round(found[name], 4) for name in missing})
-    focus = request.focus_x, request.focus_y
-    centred = 0.5 if focus[0] is None else focus[0], 0.5 if focus[1] is None else focus[1]
-    return request, crop_box(rows, columns, plan.height, plan.width, focus=centred)

@@ -20,7 +20,6 @@ import omniavatar
 from omniavatar.errors import FullMemoryError, InputError
 from omniavatar.events import ChunkDone, Event, Finished, Notice, Preparing, StepDone
 from omniavatar.inputs import read_inputs
-from omniavatar.media.image import fit_image
 from omniavatar.media.speech import normalise
 from omniavatar.media.video import Mp4Writer, check_output
 from omniavatar.memory import (
@@ -288,14 +287,7 @@ class AvatarPipeline:
         return Job(
             request=request,
             plan=plan,
-            picture=fit_image(
-                inputs.image,
-                plan.height,
-                plan.width,
-                border=request.border,
-                fit=request.fit,
-                focus=inputs.focus,
-            ),
+            picture=inputs.picture.framed(request.border),
             waveform=normalise(inputs.samples),
         )
 

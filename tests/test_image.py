@@ -11,7 +11,7 @@ from media_files import ffmpeg
 from PIL import Image
 
 from omniavatar.errors import InputError
-from omniavatar.media.image import MAX_PIXELS, fit_image, load_image
+from omniavatar.media.image import MAX_PIXELS, crop_box, fit_image, load_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -274,3 +274,36 @@ def test_extreme_shape_needs_little_memory():
         assert tracemalloc.get_traced_memory()[1] < 1e9
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (40, 40)])
+@pytest.mark.parametrize("focus", [(0.0, 0.0), (0.3, 0.9), (1.0, 1.0)])
+def test_crop_box_is_what_the_crop_shows(size, focus):
+    rows, columns = 80, 120
+    picture = np.zeros((rows, columns, 3), np.uint8)
+    picture[..., 0] = np.linspace(0, 255, columns)
+    picture[..., 1] = np.linspace(0, 255, rows)[:, None]
+    fitted = fit_image(picture, *size, border="covered", focus=focus)
+    left, top, right, bottom = crop_box(rows, columns, *size, focus=focus)
+    assert fitted[0, 0, 0] == pytest.approx(left, abs=0.02)
+    assert fitted[0, 0, -1] == pytest.approx(right, abs=0.02)
+    assert fitted[1, 0, 0] == pytest.approx(top, abs=0.02)
+    assert fitted[1, -1, 0] == pytest.approx(bottom, abs=0.02)
+
+
+def test_contain_shows_the_whole_picture_and_goes_on_with_its_edges():
+    picture = np.full((100, 50, 3), 40, np.uint8)  # of one colour all around
+    picture[10:90, 5:45] = np.random.default_rng(0).integers(0, 256, (80, 40, 3))
+    fitted = fit_image(picture, 100, 160, fit="contain")
+    assert fitted.shape == (3, 100, 160)
+    assert fitted.flags.c_contiguous
+    assert np.allclose(fitted[:, :, 55:105], picture.transpose(2, 0, 1) / 255)
+    assert np.abs(fitted[:, :, :50] - 40 / 255).max() < 0.04
+    assert np.abs(fitted[:, :, 110:] - 40 / 255).max() < 0.04
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 3000, 3), (3000, 1, 3), (64, 48, 3)])
+def test_contain_takes_any_shape(shape):
+    fitted = fit_image(np.full(shape, 255, np.uint8), 64, 48, fit="contain")
+    assert fitted.shape == (3, 64, 48)
+    assert fitted.min() > 0.99

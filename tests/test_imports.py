@@ -28,23 +28,24 @@ ALLOWED: dict[str, set[str]] = {
     "progress": set(),
     "media": set(),
     "inputs": {"request", "plan", "media", "weights"},
+    "checks": {"request", "plan", "media", "weights", "inputs"},
     "models": set(),
     "weights": {"models"},
     "tiers": set(),
     "memory": {"models", "tiers"},
-    "placement": {"models", "memory", "weights"},
+    "placement": {"models", "memory", "speed", "weights"},
     "stages": {"request", "plan", "events", "models", "progress"},
     "effects": {"request", "weights"},
     "flops": {"weights"},
     "speed": {"models"},
     "pipeline": ENGINE | {"public", "flops", "speed"},  # the package's own version
-    "bench": ENGINE | {"pipeline", "flops", "speed", "placement"},
+    "bench": ENGINE | {"pipeline", "flops", "speed", "placement", "tiers"},
     # Training needs the networks, evaluation the pipeline that people run.
     "nano": {"models", "weights", "media", "stages", "pipeline", "public"},
     "serving": {"public"},
     "app": {"public", "serving"},
     "__main__": {"serving"},
-    "__init__": ENGINE | {"pipeline", "bench", "effects", "flops", "speed"},
+    "__init__": ENGINE | {"pipeline", "bench", "effects", "flops", "speed", "checks"},
 }
 
 # Libraries that only some rooms may use.

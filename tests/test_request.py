@@ -67,3 +67,8 @@ def test_every_deliberate_difference_has_a_published_value():
 def test_every_setting_explains_itself():
     for field in dataclasses.fields(GenerationRequest):
         assert len(setting_of(field).help) > 10
+
+
+def test_published_results_need_the_published_crop():
+    request = make(fit="contain", focus_x=0.1).as_published()
+    assert (request.fit, request.focus_x, request.focus_y) == ("cover", 0.5, 0.5)

@@ -259,3 +259,39 @@ def test_import_stays_light():
     code = "import sys, omniavatar.media.speech; print({'librosa', 'torch'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "set()", result.stderr
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.m4a", "a.mp3"])
+def test_part_of_a_recording_is_read_in_place(tmp_path, name):
+    wav = write_wav(tmp_path / "in.wav", clicks(6, [1.5, 3.5, 5.5]), 48000)
+    ffmpeg("-i", wav, tmp_path / name)
+    part = load_speech(tmp_path / name, start_seconds=3.0, seconds=2.0)
+    assert part.duration_seconds == pytest.approx(2, abs=0.01)
+    assert len(part.samples) == pytest.approx(2 * 16000, abs=160)
+    assert find_clicks(part.samples, 16000, 1) == pytest.approx([0.5], abs=0.003)
+    rest = load_speech(tmp_path / name, start_seconds=5.0)
+    assert find_clicks(rest.samples, 16000, 1) == pytest.approx([0.5], abs=0.003)
+    assert load_speech(tmp_path / name, start_seconds=5.0, seconds=60).samples.shape == (
+        rest.samples.shape
+    )
+
+
+def test_part_is_exactly_the_samples_of_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(speech, "_BLOCK_SAMPLES", 1000)
+    wav = write_wav(tmp_path / "a.wav", voice(2, 16000), 16000)
+    whole = load_speech(wav).samples
+    part = load_speech(wav, start_seconds=0.55, seconds=0.7).samples
+    assert np.array_equal(part, whole[8800:20000])
+
+
+def test_part_that_begins_behind_the_end_is_refused(tmp_path):
+    wav = write_wav(tmp_path / "a.wav", voice(1, 16000), 16000)
+    with pytest.raises(InputError, match=r"lasts 1\.0 s") as caught:
+        load_speech(wav, start_seconds=4)
+    assert caught.value.field == "audio_start"
+
+
+def test_part_of_a_recording_that_is_too_long_is_accepted(tmp_path, monkeypatch):
+    wav = write_wav(tmp_path / "a.wav", voice(1, 16000), 16000)
+    monkeypatch.setattr(speech, "MAX_SECONDS", 0.5)
+    assert len(load_speech(wav, start_seconds=0.2, seconds=0.4).samples) == 6400
