@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,20 @@ from omniavatar import (
     Finished,
     GenerationRequest,
     InputError,
+    ModelSpec,
+    Notice,
     OmniAvatarError,
     Preparing,
     StepDone,
     VideoPlan,
+    device_name,
     kept_pieces,
     load_image,
     load_speech,
+    read_inputs,
 )
 from omniavatar.serving import wording
+from omniavatar.serving.estimate import Rates, work_of
 from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.store import Asked, State, Status, Store, StoreSettings, data_folder, whose
 from omniavatar.serving.turns import Turns
@@ -55,10 +61,12 @@ SECONDS_BETWEEN_SWEEPS = 600.0
 KEPT_PREVIEWS = 3
 ENDED = ("finished", "stopped", "failed", "interrupted")
 
-# Seconds of a shared GPU for a step of a second of video, from the published sizes on one H200,
-# rounded up; and seconds to begin and end with.
-GPU_SECONDS = {"nano": 0.05, "1.3B": 0.4, "14B": 2.0}
+# A shared GPU is asked for longer than a video should take, since one that takes longer is lost.
+GPU_MARGIN = 1.5
 GPU_SECONDS_AROUND = 20.0
+
+DRAFT_SECONDS = 3.0
+DRAFT_STEPS = 0.4  # of the steps of the whole video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +88,7 @@ class JobView:
         fraction: share of the work that is done, 0..1.
         step, steps, chunk, chunks: counted from 1; None before the first.
         elapsed_seconds: since the device began with it.
-        remaining_seconds: measured on this run.
+        remaining_seconds: measured on this run, and before that as was estimated.
         preview: a rough or small picture of what is being made.
         segments: the finished parts, a playable MP4 each, with sound.
         video: the whole video, or what was finished of it when the job ended early.
@@ -136,6 +144,7 @@ class _Job:
 
     Attributes:
         context: of the call that asked for it, which says to a shared GPU for whom it works.
+        event, progress: the newest that the pipeline told, and the newest that says how far it is.
         changes: counts what there is to tell.
         seconds: how long it is expected to take; None when that is not known.
     """
@@ -144,6 +153,7 @@ class _Job:
     status: Status
     context: contextvars.Context | None = None
     event: Event | None = None
+    progress: StepDone | ChunkDone | None = None
     changes: int = 0
     seconds: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
@@ -185,7 +195,8 @@ class Jobs:
         self._settings = settings or StoreSettings.from_environment(os.environ)
         self._store = Store(data_folder(self._settings, os.environ))
         self._visits: dict[str, str] = {}
-        self._on_device = spaces.GPU(duration=_gpu_seconds)(self._stream)
+        self._rates = Rates(self._store.folder / "rates.json")
+        self._on_device = spaces.GPU(duration=self._gpu_seconds)(self._stream)
         self._changed = threading.Condition()
         self._jobs: dict[str, _Job] = {}
         self._turns: Turns[_Job] = Turns()
@@ -238,11 +249,11 @@ class Jobs:
             raise InputError(
                 f"model is {model!r}. Use one of: {', '.join(CATALOG)}.", field="model"
             )
-        for name, path in (("image", request.image), ("audio", request.audio)):
-            if not path.is_file():
-                raise InputError(f"There is no file at {path}. Check the path.", field=name)
         with self._changed:
             self._refuse_more(visitor, most_waiting or self._settings.waiting)
+        options = dict(options or {})
+        spec = CATALOG[model]
+        inputs = read_inputs(draft_of(request, spec) if options.get("draft") else request, spec)
         settings = request.to_mapping()
         asked, status = self._store.create(
             visitor=visitor,
@@ -250,10 +261,11 @@ class Jobs:
             settings={name: settings[name] for name in settings.keys() - {"image", "audio"}},
             image=request.image,
             audio=request.audio,
-            options=options or {},
+            options=options,
             consent=consent,
         )
-        job = _Job(asked, status, context=contextvars.copy_context())
+        seconds = self.estimate(model, inputs.request, inputs.plan)
+        job = _Job(asked, status, context=contextvars.copy_context(), seconds=seconds)
         with self._changed:
             self._jobs[job.id] = job
             self._turns.add(asked.visitor, job)
@@ -291,6 +303,23 @@ class Jobs:
         with self._changed:
             self._jobs.pop(job_id, None)
         self._store.delete(job_id)
+
+    def estimate(self, model: str, request: GenerationRequest, plan: VideoPlan) -> float:
+        """How many seconds the device will take for a video."""
+        spec = CATALOG[model]
+        return self._rates.seconds(work_of(plan, request, spec), spec, device=self._device)
+
+    def is_measured(self, model: str) -> bool:
+        """Whether estimates for this model come from what it took here."""
+        return self._rates.is_measured(CATALOG[model], device=self._device)
+
+    @cached_property
+    def _device(self) -> str:
+        try:
+            return device_name()
+        except Exception as error:  # as the driver has it
+            logger.warning("the device does not say its name: %s", error)
+            return "unknown"
 
     def close(self) -> None:
         """Interrupt what runs and what waits, as the process is about to end."""
@@ -375,11 +404,15 @@ class Jobs:
         asked, status, event, store = job.asked, job.status, job.event, self._store
         image, audio = store.inputs(asked)
         position, wait_seconds = self._place(job)
-        of_chunk = event if isinstance(event, StepDone | ChunkDone) else None
-        of_step = event if isinstance(event, StepDone) else None
+        of_chunk = job.progress
+        of_step = of_chunk if isinstance(of_chunk, StepDone) else None
         started, ended = status.started, status.ended or time.time()
         fraction = 1.0 if status.state == "finished" else of_chunk.fraction if of_chunk else 0.0
+        elapsed = ended - started if started else 0.0
         running = status.state == "running"
+        remaining = of_chunk.remaining_seconds if of_chunk else None
+        if remaining is None and job.seconds is not None:
+            remaining = max(0.0, job.seconds - elapsed)
         video, poster = store.video(job.id), store.poster(job.id)
         return JobView(
             id=job.id,
@@ -399,8 +432,8 @@ class Jobs:
             steps=of_step.steps if of_step else None,
             chunk=of_chunk.chunk if of_chunk else status.chunks_done or None,
             chunks=of_chunk.chunks if of_chunk else status.chunks or None,
-            elapsed_seconds=ended - started if started else 0.0,
-            remaining_seconds=of_chunk.remaining_seconds if running and of_chunk else None,
+            elapsed_seconds=elapsed,
+            remaining_seconds=remaining if running else None,
             preview=_newest_preview(store.files(job.id)) if running else None,
             segments=tuple(kept_pieces(store.pieces(job.id))),
             video=video if job.ended and video.exists() else None,
@@ -420,9 +453,11 @@ class Jobs:
         before = order[: order.index(job)] if job in order else []
         seconds = [each.seconds for each in before]
         if self._running is not None:
-            event, left = self._running.event, self._running.seconds
-            if isinstance(event, StepDone | ChunkDone):
-                left = event.remaining_seconds
+            told, left = self._running.progress, self._running.seconds
+            if told is not None and told.remaining_seconds is not None:
+                left = told.remaining_seconds
+            elif left is not None and self._running.status.started:
+                left = max(0.0, left - (time.time() - self._running.status.started))
             seconds.append(left)
         known = [each for each in seconds if each is not None]
         position = len(before) + (self._running is not None)
@@ -478,6 +513,8 @@ class Jobs:
         pipeline = self._pipelines.get(asked.model)
         image, audio = self._store.inputs(asked)
         request = GenerationRequest.from_mapping({**asked.settings, "image": image, "audio": audio})
+        if asked.options.get("draft"):
+            request = draft_of(request, pipeline.spec)
         plan = pipeline.check(request)
         with self._changed:
             self._set(job, replace(job.status, chunks=len(plan.chunks)))
@@ -491,6 +528,9 @@ class Jobs:
         with closing(self._on_device(asked.model, request, place, plan)) as work:
             for event in work:
                 self._hear(job, event)
+                if isinstance(event, Finished):
+                    work_done = work_of(plan, request, pipeline.spec)
+                    self._rates.learn(work_done, pipeline.spec, event.timings, device=self._device)
                 if job.stop.is_set() and not isinstance(event, Finished):
                     return self._stopped
         return "finished"
@@ -504,7 +544,12 @@ class Jobs:
         with self._changed:
             job.event = event
             job.changes += 1
+            if isinstance(event, StepDone | ChunkDone):
+                job.progress = event
             match event:
+                case Notice():
+                    notices = (*job.status.notices, event.what)
+                    self._set(job, replace(job.status, notices=notices))
                 case ChunkDone():
                     self._set(job, replace(job.status, chunks_done=event.chunk))
                 case Finished():
@@ -552,6 +597,12 @@ class Jobs:
         with _told(), closing(work) as events:
             for event in events:
                 yield _lightened(event, place)
+
+    def _gpu_seconds(
+        self, model: str, request: GenerationRequest, _place: "_Place", plan: VideoPlan
+    ) -> int:
+        """How long a shared GPU is asked for."""
+        return round(GPU_SECONDS_AROUND + GPU_MARGIN * self.estimate(model, request, plan))
 
     def check(self, values: Mapping[str, Any]) -> InputError | None:
         """What is wrong with the settings and files of a form, found before the queue."""
@@ -693,8 +744,12 @@ def _newest_preview(folder: Path) -> Path | None:
     return max(folder.glob("preview-*"), default=None)
 
 
-def _gpu_seconds(model: str, request: GenerationRequest, _place: _Place, plan: VideoPlan) -> int:
-    """How long a shared GPU is asked for."""
-    steps = request.steps or CATALOG[model].steps
-    video_seconds = len(plan.chunks) * plan.chunk_frames / plan.fps
-    return round(GPU_SECONDS_AROUND + GPU_SECONDS[model] * steps * video_seconds)
+def draft_of(request: GenerationRequest, spec: ModelSpec) -> GenerationRequest:
+    """The beginning of a video in fewer steps, from the same noise as the whole one."""
+    steps = request.steps or spec.steps
+    seconds = DRAFT_SECONDS if request.audio_seconds is None else request.audio_seconds
+    return replace(
+        request,
+        steps=min(steps, max(2, round(DRAFT_STEPS * steps))),
+        audio_seconds=min(seconds, DRAFT_SECONDS),
+    )
