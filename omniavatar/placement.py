@@ -17,6 +17,7 @@ from transformers import UMT5EncoderModel
 from omniavatar.memory import TEXT_ENCODER, TRANSFORMER, Placement
 from omniavatar.models import Models
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
+from omniavatar.speed import set_compiled
 from omniavatar.weights.storage import store_as_fp8
 
 CPU = torch.device("cpu")
@@ -32,6 +33,8 @@ def place(models: Models, placement: Placement) -> None:
         models.vae.enable_tiling()
     else:
         models.vae.disable_tiling()
+    if TRANSFORMER in placement.offloaded | placement.fp8:
+        set_compiled(models.transformer, False)  # its graphs do not know the hooks
     _place(models.transformer, TRANSFORMER, placement)
     _place(models.text_encoder, TEXT_ENCODER, placement)
     release(placement.device)
