@@ -33,7 +33,6 @@ from omniavatar import (
     Finished,
     GenerationRequest,
     InputError,
-    ModelSpec,
     Notice,
     OmniAvatarError,
     Preparing,
@@ -64,9 +63,6 @@ ENDED = ("finished", "stopped", "failed", "interrupted")
 # A shared GPU is asked for longer than a video should take, since one that takes longer is lost.
 GPU_MARGIN = 1.5
 GPU_SECONDS_AROUND = 20.0
-
-DRAFT_SECONDS = 3.0
-DRAFT_STEPS = 0.4  # of the steps of the whole video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,8 +227,7 @@ class Jobs:
             model: name of a checkpoint.
             request: what to make, or the values of a form, whose files are uploads.
             visitor: whose turn it takes and in whose history it will be; cannot be guessed.
-            options: values that JSON can hold, to be found in its views; "draft" makes the first
-                seconds with fewer steps.
+            options: values that JSON can hold, to be found in its views.
             consent: recorded with the job and in the video.
             most_waiting: how many jobs this visitor may have in the queue; None as in the settings.
 
@@ -251,9 +246,7 @@ class Jobs:
             )
         with self._changed:
             self._refuse_more(visitor, most_waiting or self._settings.waiting)
-        options = dict(options or {})
-        spec = CATALOG[model]
-        inputs = read_inputs(draft_of(request, spec) if options.get("draft") else request, spec)
+        inputs = read_inputs(request, CATALOG[model])
         settings = request.to_mapping()
         asked, status = self._store.create(
             visitor=visitor,
@@ -261,7 +254,7 @@ class Jobs:
             settings={name: settings[name] for name in settings.keys() - {"image", "audio"}},
             image=request.image,
             audio=request.audio,
-            options=options,
+            options=options or {},
             consent=consent,
         )
         seconds = self.estimate(model, inputs.request, inputs.plan)
@@ -513,8 +506,6 @@ class Jobs:
         pipeline = self._pipelines.get(asked.model)
         image, audio = self._store.inputs(asked)
         request = GenerationRequest.from_mapping({**asked.settings, "image": image, "audio": audio})
-        if asked.options.get("draft"):
-            request = draft_of(request, pipeline.spec)
         plan = pipeline.check(request)
         with self._changed:
             self._set(job, replace(job.status, chunks=len(plan.chunks)))
@@ -742,14 +733,3 @@ def _save_picture(picture: NDArray[np.uint8], path: Path) -> None:
 
 def _newest_preview(folder: Path) -> Path | None:
     return max(folder.glob("preview-*"), default=None)
-
-
-def draft_of(request: GenerationRequest, spec: ModelSpec) -> GenerationRequest:
-    """The beginning of a video in fewer steps, from the same noise as the whole one."""
-    steps = request.steps or spec.steps
-    seconds = DRAFT_SECONDS if request.audio_seconds is None else request.audio_seconds
-    return replace(
-        request,
-        steps=min(steps, max(2, round(DRAFT_STEPS * steps))),
-        audio_seconds=min(seconds, DRAFT_SECONDS),
-    )
