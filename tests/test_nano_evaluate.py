@@ -8,7 +8,8 @@ import json
 import pytest
 
 from omniavatar import CATALOG, AvatarPipeline
-from omniavatar.nano.evaluate import Figure, as_table, evaluate, write_json
+from omniavatar.nano.evaluate import evaluate
+from omniavatar.nano.figures import Figure, as_table, write_json
 
 
 @pytest.fixture(scope="module")

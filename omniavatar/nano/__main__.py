@@ -11,6 +11,9 @@
     python -m omniavatar.nano export --only transformer
     python -m omniavatar.nano films FILE.json ...  README's picture, of videos made from requests
     python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
+    python -m omniavatar.nano evaluate --full  the same against every bar, part by part
+    python -m omniavatar.nano fetch           recorded speech and a second synthesiser for that
+    python -m omniavatar.nano observer        train evaluation's observer of heads, eyes and smiles
 
 A part of training that was stopped goes on from its checkpoint when it is called again.
 """
@@ -30,6 +33,12 @@ if TYPE_CHECKING:
 TRAINING_PARTS = {"speech-encoder": 125, "vae": 310, "reader": 45, "transformer": 730}
 """Parts, and the seconds that each had on the card that the bundled weights were trained on."""
 
+FULL_PARTS = (
+    "speed", "vae", "speech", "identity", "behaviours", "flite", "recordings", "drawings",
+    "photographs", "long", "guidance",
+)  # fmt: skip
+"""Of `evaluate --full`."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one part; 0 when it is done, 1 when evaluation misses a bar."""
@@ -47,6 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
         _make_films(options)
     elif options.part == "export":
         _export(options)
+    elif options.part == "fetch":
+        return _fetch(options)
+    elif options.part == "observer":
+        _train_observer(options)
     else:
         deadline = started + options.stop_after if options.stop_after else float("inf")
         _train(options, deadline)
@@ -111,6 +124,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--sheet", type=Path, help="write a contact sheet here")
     evaluate.add_argument("--clips", type=int, default=28, help="clips of two chunks")
     evaluate.add_argument("--folder", type=Path, help="another checkpoint in the same layout")
+    full = evaluate.add_argument_group("with --full")
+    full.add_argument("--full", action="store_true", help="every bar; goes on from its --json")
+    full.add_argument("--parts", nargs="+", choices=FULL_PARTS, help="only these")
+    full.add_argument("--recordings", type=Path, help="folder of recorded speech")
+    full.add_argument("--sheets", type=Path, help="folder for pages of pictures")
+
+    fetch = parts.add_parser("fetch", help="download Debian packages that evaluation uses")
+    fetch.add_argument("--to", type=Path, help="default: build/nano/debian")
+
+    observer = parts.add_parser("observer", help="train the observer of heads, eyes and smiles")
+    observer.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
     return parser
 
 
@@ -214,13 +238,51 @@ def _make_films(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from omniavatar.nano.evaluate import as_table, evaluate, write_json
+    if options.full:
+        return _evaluate_fully(options)
+    from omniavatar.nano.evaluate import evaluate
+    from omniavatar.nano.figures import as_table, write_json
 
     figures = evaluate(clips=options.clips, folder=options.folder, sheet=options.sheet)
     print(as_table(figures))
     if options.json is not None:
         write_json(figures, options.json)
     return 1 if any(figure.is_met is False for figure in figures) else 0
+
+
+def _evaluate_fully(options: argparse.Namespace) -> int:
+    from omniavatar.nano.figures import as_table
+    from omniavatar.nano.full_evaluation import default_subject, evaluate_fully
+
+    subject = default_subject(
+        folder=options.folder,
+        clips=options.clips,
+        recordings=options.recordings,
+        sheets=options.sheets,
+    )
+    figures = evaluate_fully(subject, parts=options.parts, json_path=options.json)
+    print(as_table(figures))
+    return 1 if any(figure.is_met is False for figure in figures) else 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from omniavatar.nano.debian import FOLDER, PACKAGES, fetch_packages
+
+    folder = options.to or FOLDER
+    try:
+        fetch_packages(folder)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{', '.join(PACKAGES)}: in {folder}")
+    return 0
+
+
+def _train_observer(options: argparse.Namespace) -> None:
+    from omniavatar.nano.train_observer import train_observer
+
+    for name, agreement in train_observer(_weights(options) / "observer").items():
+        print(f"{name:12} {agreement:.3f}")
 
 
 def _export(options: argparse.Namespace) -> None:

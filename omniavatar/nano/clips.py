@@ -227,6 +227,35 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
     )
 
 
+def sample_moments(count: int, moments: int, *, generator: torch.Generator) -> Pose:
+    """Poses at random times of random behaviours, [n, t] tracks; the first is the portrait's."""
+    draw = _Draw(generator)
+    behaviour, mood = _behaviours(draw, count, BEHAVIOURS)
+    times = draw.uniform(count, moments, low=0.0, high=8.0)
+    times[:, 0] = 0.0
+    shapes = torch.tensor(list(VISEMES.values()))
+    one, other = (shapes[draw.integers(count * moments, len(shapes))] for _ in range(2))
+    mouth = one.lerp(other, draw.uniform(count * moments, 1)).view(count, moments, 3)
+    return _pose(draw, times, mouth, behaviour, mood)
+
+
+def sample_poses(
+    bank: SpeechBank, *, count: int, frames: int, generator: torch.Generator
+) -> tuple[Pose, Tensor]:
+    """What people do from the portrait on, the behaviours in turn, without drawing them.
+
+    Returns:
+        Tracks of [n, 1 + frames], the portrait's first, and the number of each behaviour, [n].
+    """
+    draw = _Draw(generator)
+    behaviour, mood = _behaviours(draw, count, BEHAVIOURS)
+    stream = draw.integers(count, bank.mouth.shape[0])
+    first = draw.integers(count, bank.mouth.shape[1] - frames)
+    mouth = _cut(bank.mouth.cpu(), stream, first, frames + 1)
+    times = (torch.arange(frames + 1) / ROWS_PER_SECOND).expand(count, -1)
+    return _pose(draw, times, mouth, behaviour, mood), behaviour
+
+
 def _reference_mouth(draw: _Draw, bank: SpeechBank, natural: Tensor) -> Tensor:
     """[n, 3] the mouth of a portrait: closed in 40 %, as speech goes on in 40 %, else any."""
     count = natural.shape[0]

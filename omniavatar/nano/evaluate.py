@@ -6,25 +6,19 @@ figure stands beside its ceiling: the same measure on true drawings, and on thos
 
 # n clips, t video frames, h, w rows and columns in pixels
 
-import json
 import tempfile
 import time
-import wave
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
-from einops import rearrange
-from PIL import Image
 from torch import Tensor
 
-from omniavatar import AvatarPipeline, ChunkDone, GenerationRequest
-from omniavatar.models.whole_sequence import decode_whole, encode_whole
+from omniavatar import AvatarPipeline
 from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES, SIZE, weights_folder
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
-from omniavatar.nano.espeak import SAMPLE_RATE
+from omniavatar.nano.figures import Figure
+from omniavatar.nano.footage import decibels, film_clips, through_vae, write_request
 from omniavatar.nano.probe import gradient_energy
 from omniavatar.nano.prompts import BEHAVIOURS
 from omniavatar.nano.reader import READINGS, Reader, load_reader
@@ -44,33 +38,6 @@ NAMED_BEHAVIOURS = tuple(name for name in BEHAVIOURS if name != "nodding")
 
 JOIN = CHUNK_FRAMES - 1
 """The first frame of the second chunk, in a video that has dropped the portrait's own frame."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One measure.
-
-    Attributes:
-        value: of the generated videos.
-        true: of true drawings, where that means something.
-        decoded: of true drawings after the VAE.
-        bar: what it is held to.
-        at_least: whether the bar is a floor or a ceiling.
-    """
-
-    name: str
-    value: float
-    true: float | None = None
-    decoded: float | None = None
-    bar: float | None = None
-    at_least: bool = True
-
-    @property
-    def is_met(self) -> bool | None:
-        """None where there is no bar."""
-        if self.bar is None:
-            return None
-        return self.value >= self.bar if self.at_least else self.value <= self.bar
 
 
 @torch.inference_mode()
@@ -98,8 +65,8 @@ def evaluate(
         behaviours=BEHAVIOURS,
         continuation_share=0.0,
     )
-    made = _generate(pipeline, truth)
-    decoded = _through_vae(pipeline.models.vae, truth.frames)
+    made = film_clips(pipeline, truth, frames=FRAMES)
+    decoded = through_vae(pipeline.models.vae, truth.frames)
     if sheet is not None:
         write_sheet(made, truth.frames[:, 1:], sheet)
     shown = truth.frames[:, 1:]
@@ -110,63 +77,6 @@ def evaluate(
         *_join_figures(made, shown, decoded[:, 1:]),
         *_speed_figures(pipeline, truth),
     ]
-
-
-def as_table(figures: list[Figure]) -> str:
-    """The figures for people."""
-    lines = [f"{'':<34}{'generated':>10}{'true':>9}{'VAE':>9}   bar"]
-    for figure in figures:
-        line = f"{figure.name:<34}{figure.value:>10.3f}"
-        for ceiling in (figure.true, figure.decoded):
-            line += " " * 9 if ceiling is None else f"{ceiling:>9.3f}"
-        if figure.bar is not None:
-            sign = ">=" if figure.at_least else "<="
-            line += f"   {sign} {figure.bar:g} {'met' if figure.is_met else 'MISSED'}"
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def write_json(figures: list[Figure], path: Path) -> None:
-    """The figures for programs, by name."""
-    values = {figure.name: {**asdict(figure), "met": figure.is_met} for figure in figures}
-    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-
-
-def _generate(pipeline: AvatarPipeline, truth: Clips) -> Tensor:
-    """What the pipeline makes of portraits, waveforms and prompts: [n, t - 1, 3, h, w] uint8."""
-    made = []
-    with tempfile.TemporaryDirectory() as name:
-        for number in range(len(truth.prompts)):
-            request = _request(Path(name), truth, number, rows=FRAMES - 1)
-            events = pipeline.stream(request, Path(name) / "clip.mp4")
-            parts = [event.frames for event in events if isinstance(event, ChunkDone)]
-            made.append(torch.from_numpy(np.concatenate(parts)))
-    return rearrange(torch.stack(made), "n t h w c -> n t c h w")
-
-
-def _request(folder: Path, truth: Clips, number: int, *, rows: int) -> GenerationRequest:
-    portrait = rearrange(truth.reference[number], "c h w -> h w c").numpy()
-    Image.fromarray(portrait).save(folder / "portrait.png")
-    samples = (truth.waveform[number, : rows * SAMPLES_PER_ROW] * 32767).round().to(torch.int16)
-    with wave.open(str(folder / "speech.wav"), "wb") as sound:
-        sound.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        sound.writeframes(samples.numpy().tobytes())
-    return GenerationRequest(
-        image=folder / "portrait.png",
-        audio=folder / "speech.wav",
-        prompt=truth.prompts[number],
-        seed=number,
-    )
-
-
-def _through_vae(vae: AutoencoderKLWan, frames: Tensor) -> Tensor:
-    """True frames encoded and decoded, [n, t, 3, h, w] uint8."""
-    results = []
-    for clip in frames:
-        video = rearrange(clip, "t c h w -> 1 c t h w").float() / 127.5 - 1
-        again = decode_whole(vae, encode_whole(vae, video))
-        results.append(((again[0] + 1) * 127.5).round().to(torch.uint8))
-    return rearrange(torch.stack(results), "n c t h w -> n t c h w")
 
 
 def _reference_after_vae(decoded: Tensor) -> Tensor:
@@ -234,12 +144,12 @@ def _vae_figures(vae: AutoencoderKLWan, *, seed: int) -> list[Figure]:
         device="cpu",
         continuation_share=0.0,
     )
-    decoded = _through_vae(vae, truth.frames)
+    decoded = through_vae(vae, truth.frames)
     error = (decoded.float() - truth.frames.float()).square().mean(2)  # [n, t, h, w]
     mouth = inside(truth.regions.mouth, height=SIZE, width=SIZE)
     return [
-        Figure(name="VAE, dB", value=_decibels(error, torch.ones_like(mouth)), bar=31),
-        Figure(name="VAE in the mouth's box, dB", value=_decibels(error, mouth), bar=26),
+        Figure(name="VAE, dB", value=decibels(error, torch.ones_like(mouth)), bar=31),
+        Figure(name="VAE in the mouth's box, dB", value=decibels(error, mouth), bar=26),
     ]
 
 
@@ -281,7 +191,7 @@ def _identity_figures(
 
 def _stillness(truth: Clips, frames: Tensor) -> float:
     error = (frames.float() - truth.reference[:, None].float()).square().mean(2)
-    return _decibels(error, truth.static[:, None].expand_as(error))
+    return decibels(error, truth.static[:, None].expand_as(error))
 
 
 def _join_figures(made: Tensor, true: Tensor, decoded: Tensor) -> list[Figure]:
@@ -314,19 +224,11 @@ def _join_figures(made: Tensor, true: Tensor, decoded: Tensor) -> list[Figure]:
 
 def _speed_figures(pipeline: AvatarPipeline, truth: Clips) -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
-        request = _request(Path(name), truth, 0, rows=75)
+        samples = truth.waveform[0, : 75 * SAMPLES_PER_ROW]
+        request = write_request(
+            Path(name), truth.reference[0], samples, prompt=truth.prompts[0], seed=0
+        )
         began = time.monotonic()
         pipeline.generate(request, Path(name) / "clip.mp4")
         seconds = time.monotonic() - began
     return [Figure(name="3 s of speech, warm, seconds", value=seconds, bar=15, at_least=False)]
-
-
-def _decibels(error: Tensor, where: Tensor) -> float:
-    """Peak signal to noise ratio of squared errors in 0..255: of each clip, then their mean.
-
-    Args:
-        error: [n, t, h, w].
-        where: the pixels that count, of the same shape, bool.
-    """
-    of_clips = (error * where).sum((1, 2, 3)) / where.sum((1, 2, 3))
-    return (10 * (255**2 / of_clips.clamp_min(1e-9)).log10()).mean().item()

@@ -31,6 +31,24 @@ def write_sheet(frames: Tensor, truth: Tensor | None, path: Path, *, rows: int =
     Image.fromarray(picture).save(path)
 
 
+def write_rows(rows: Sequence[Sequence[Tensor]], path: Path, *, gap_after: int = 0) -> None:
+    """A picture of rows of frames.
+
+    Args:
+        rows: as many [3, h, w] uint8 in each.
+        gap_after: leave a white gap after so many frames of each row.
+    """
+    lines = []
+    for row in rows:
+        cells = list(row)
+        if gap_after:
+            cells.insert(gap_after, torch.full((3, cells[0].shape[1], 8), 255, dtype=torch.uint8))
+        lines.append(torch.cat(cells, dim=2))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = rearrange(torch.cat(lines, dim=1), "c h w -> h w c").numpy()
+    Image.fromarray(picture).save(path, optimize=True)
+
+
 def write_film_sheet(
     portraits: Sequence[Path], films: Sequence[Path], path: Path, *, moments: int = 8
 ) -> None:

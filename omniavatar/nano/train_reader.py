@@ -60,7 +60,7 @@ def train_reader(
 
     def loss() -> Tensor:
         chosen = torch.randint(len(frames), (batch,), generator=generator).to(device)
-        pictures = _spoil(frames[chosen].float() / 127.5 - 1)
+        pictures = spoil(frames[chosen].float() / 127.5 - 1)
         with torch.autocast(device.type, torch.bfloat16):
             found = reader(pictures)
         return F.smooth_l1_loss(found.float(), mouths[chosen], beta=0.1)
@@ -88,7 +88,7 @@ def _draw(speech: SpeechBank, clips: int, *, frames: int, seed: int, device: tor
     )
 
 
-def _spoil(frames: Tensor) -> Tensor:
+def spoil(frames: Tensor) -> Tensor:
     """Blur half of the frames [n, 3, h, w] with one random width, and add a little noise."""
     sigma = 0.5 + 1.0 * torch.rand(()).item()
     offsets = torch.arange(-3, 4, device=frames.device)

@@ -1,0 +1,124 @@
+"""The speech synthesiser flite, whose voices no part of training hears: Debian's `flite` program.
+
+It tells when each sound ends, so what the mouth should do is known as for espeak-ng.
+"""
+
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from omniavatar.media.speech import load_speech
+from omniavatar.nano.debian import PROGRAMS
+from omniavatar.nano.espeak import SAMPLE_RATE, Phoneme, Utterance
+from omniavatar.nano.sentences import HELD_OUT_WORDS, random_sentence
+from omniavatar.nano.speech import ROWS_PER_SECOND, SpeechStream, mouth_track
+
+VOICES = ("slt", "rms", "awb", "kal16")
+
+# flite's names of sounds in espeak's letters, which `speech.visemes_of` reads. flite does not tell
+# stress; full vowels count as half stressed.
+_SPELLING = {
+    "aa": "A,", "ae": "a,", "ah": "V,", "ao": "O,", "aw": "aU,", "ax": "@", "axr": "3", "ay": "aI,",
+    "b": "b", "ch": "tS", "d": "d", "dh": "D", "dx": "t", "eh": "E,", "er": "3", "ey": "eI,",
+    "f": "f", "g": "g", "hh": "h", "ih": "I", "iy": "i,", "jh": "dZ", "k": "k", "l": "l", "m": "m",
+    "n": "n", "ng": "N", "ow": "oU,", "oy": "OI,", "p": "p", "pau": "_", "r": "r", "s": "s",
+    "sh": "S", "ssil": "_", "t": "t", "th": "T", "uh": "U", "uw": "u,", "v": "v", "w": "w",
+    "y": "j", "z": "z", "zh": "Z",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Flite:
+    """The program, and where its libraries lie if not in the system's folders."""
+
+    program: Path
+    libraries: Path | None = None
+
+    def speak(self, text: str, *, voice: str, seconds_per_second: float = 1.0) -> Utterance:
+        """Say a text.
+
+        Args:
+            text: one or more English sentences.
+            voice: one of `VOICES`.
+            seconds_per_second: more than 1 is slower.
+
+        Raises:
+            FileNotFoundError: the program can not say it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            sound = Path(folder) / "said.wav"
+            environment = dict(os.environ)
+            if self.libraries is not None:
+                environment["LD_LIBRARY_PATH"] = str(self.libraries)
+            run = subprocess.run(
+                [
+                    *(str(self.program), "-voice", voice, "-psdur"),
+                    *("--setf", f"duration_stretch={seconds_per_second}"),
+                    *("-t", text, "-o", str(sound)),
+                ],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if run.returncode or not sound.exists():
+                raise FileNotFoundError(
+                    f"{self.program} can not speak: {run.stderr.strip()[-200:]}. Install Debian's "
+                    "flite again."
+                )
+            samples = load_speech(sound, sample_rate=SAMPLE_RATE).samples
+        return Utterance(samples, _phonemes(run.stdout))
+
+
+def _phonemes(told: str) -> tuple[Phoneme, ...]:
+    """`pau:0.164 hh:0.255 ...`: every sound with the second at which it ends."""
+    phonemes, start = [], 0.0
+    for piece in told.split():
+        name, _, end = piece.partition(":")
+        if name in _SPELLING and end:
+            phonemes.append(Phoneme(_SPELLING[name], start, float(end)))
+            start = float(end)
+    return tuple(phonemes)
+
+
+def find_flite(folder: Path) -> Flite:
+    """The program of the system, or the one fetched to `folder`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    program = shutil.which("flite")
+    if program is not None:
+        return Flite(Path(program))
+    fetched = folder / "usr/bin/flite"
+    if not fetched.exists():
+        raise FileNotFoundError(PROGRAMS)
+    return Flite(fetched, next(folder.glob("usr/lib/*/libflite.so.1")).parent)
+
+
+def flite_stream(flite: Flite, seconds: float, *, seed: int) -> SpeechStream:
+    """One voice saying random sentences of words that training never has."""
+    chance = random.Random(f"flite {seed}")
+    voice = VOICES[seed % len(VOICES)]
+    pace = chance.uniform(0.85, 1.15)
+    rows = round(seconds * ROWS_PER_SECOND)
+    samples = np.zeros(rows * SAMPLE_RATE // ROWS_PER_SECOND, np.float32)
+    phonemes: list[Phoneme] = []
+    at = round(chance.uniform(0.05, 0.5) * SAMPLE_RATE)
+    while at < len(samples):
+        said = flite.speak(
+            random_sentence(HELD_OUT_WORDS, chance), voice=voice, seconds_per_second=pace
+        )
+        kept = said.samples[: len(samples) - at]
+        samples[at : at + len(kept)] = kept
+        phonemes += [phoneme.later(at / SAMPLE_RATE) for phoneme in said.phonemes]
+        at += len(said.samples) + round(chance.uniform(0.05, 0.5) * SAMPLE_RATE)
+    samples *= chance.uniform(0.4, 0.8) / max(float(np.abs(samples).max()), 1e-3)
+    mouth, classes = mouth_track(tuple(phonemes), rows)
+    return SpeechStream(samples=samples, mouth=mouth, classes=classes)
