@@ -89,7 +89,8 @@ def set_compiled(transformer: OmniAvatarTransformer3DModel, compiled: bool) -> N
 
 def has_hooks(network: nn.Module) -> bool:
     """Whether weights are moved or converted while the network works, which breaks a graph up."""
-    return any(hasattr(module, "_diffusers_hook") for module in network.modules())
+    registries = (getattr(module, "_diffusers_hook", None) for module in network.modules())
+    return any(registry is not None and registry.hooks for registry in registries)
 
 
 def compiler_problem(device: torch.device) -> str | None:

@@ -1,4 +1,24 @@
-from omniavatar import AvatarPipeline, measure
+"""What `bench` counts and compares, on sizes that a processor manages; no speed is asserted."""
+
+import json
+
+import pytest
+import torch
+
+from omniavatar import (
+    CATALOG,
+    AvatarPipeline,
+    measure,
+    measure_accuracy,
+    measure_chunk,
+    measure_tiers,
+    transformer_flops,
+    write_tables,
+)
+from omniavatar.bench.random_networks import random_transformer
+from omniavatar.serving.cli import main
+
+CPU = torch.device("cpu")
 
 
 def test_work_is_counted_and_compared_in_one_run():
@@ -8,3 +28,53 @@ def test_work_is_counted_and_compared_in_one_run():
     assert report.seconds * 25 == 13
     assert report.guidance_ratio > 1  # two forwards against one
     assert sum(v for k, v in report.stages.items() if k != "total") <= report.stages["total"]
+
+
+@pytest.fixture(scope="module")
+def chunk():
+    return measure_chunk(
+        CATALOG["nano"], device=CPU, tokens=64, steps=1, compile_blocks=False, compare=True
+    )
+
+
+def test_a_chunk_is_measured_beside_the_librarys_own_transformer(chunk):
+    assert (chunk.tokens, chunk.frames, chunk.forwards) == (64, 13, 2)
+    assert chunk.comparison.difference == 0  # the same blocks with the same weights
+    assert chunk.rate == pytest.approx(
+        2 * transformer_flops(CATALOG["nano"], tokens=64) / chunk.step_seconds
+    )
+    assert {"text", "speech", "encode", "denoise", "decode"} <= set(chunk.stages)
+
+
+def test_no_random_weight_is_zero_for_a_whole_tensor():
+    network = random_transformer(CATALOG["nano"], device=CPU, dtype=torch.bfloat16)
+    assert all(weight.any() for weight in network.state_dict().values())
+    assert network.blocks[0].scale_shift_table.dtype == torch.float32
+    again = random_transformer(CATALOG["nano"], device=CPU, dtype=torch.bfloat16)
+    assert torch.equal(network.proj_out.weight, again.proj_out.weight)
+
+
+def test_bfloat16_is_as_close_to_float32_as_the_published_order_or_closer():
+    report = measure_accuracy(device=CPU, steps=3)
+    assert 0 < report.forward <= report.published_forward
+    assert 0 < report.latents <= report.published_latents
+
+
+def test_reports_become_tables(chunk, tmp_path):
+    tiers = measure_tiers(CATALOG["nano"], device=CPU, tiers=("8GB",), tokens=64, steps=1)
+    assert tiers.tiers[0].problem is None
+    for name, report in (("chunk", chunk), ("tiers", tiers)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(report.to_mapping()))
+    text = write_tables(tmp_path).read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|") and "nano" in line]
+    assert len(rows) == 2
+    assert "8GB" in rows[1]
+
+
+def test_the_command_writes_the_figures_that_it_prints(tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    quick = ("--tokens", "64", "--steps", "1", "--uncompiled")
+    main(["bench", "--random-weights", "nano", *quick, "--json", str(file)])
+    figures = json.loads(file.read_text("utf-8"))
+    assert figures["kind"] == "chunk"
+    assert f"{figures['rate']:.4g}" in capsys.readouterr().out

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any, NoReturn, Self, get_args, get_type_hints
 import omniavatar
 from omniavatar import (
     CATALOG,
+    MEMORY_TIERS,
     ChunkDone,
     Event,
     Finished,
@@ -318,28 +319,101 @@ def _models(_options: argparse.Namespace) -> None:
 
 
 def _add_bench_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", choices=tuple(CATALOG), default="nano", help="checkpoint")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--model", choices=tuple(CATALOG), default="nano", help="make a video with a checkpoint"
+    )
+    what.add_argument(
+        "--random-weights",
+        metavar="MODEL",
+        choices=tuple(CATALOG),
+        help="measure one chunk with random weights of a checkpoint's full sizes",
+    )
+    what.add_argument(
+        "--accuracy", action="store_true", help="measure the error of bfloat16 on nano"
+    )
+    what.add_argument(
+        "--table", metavar="FOLDER", type=Path, help="turn the JSON files there into a README.md"
+    )
     parser.add_argument("--weights", metavar="FOLDER", type=Path, help="where its files are")
     parser.add_argument(
         "--seconds", type=_number, default=3.0, metavar="X", help="length of the speech"
     )
+    chunk = parser.add_argument_group("with --random-weights")
+    chunk.add_argument("--tokens", type=int, metavar="N", help="of the chunk (default: its own)")
+    chunk.add_argument(
+        "--steps", type=int, default=4, metavar="N", help="timed at a time (default: 4)"
+    )
+    chunk.add_argument(
+        "--compare", choices=("diffusers",), help="take turns with the library's own transformer"
+    )
+    chunk.add_argument(
+        "--tiers", action="store_true", help="measure each memory tier, torch held to its size"
+    )
+    chunk.add_argument(
+        "--memory", choices=MEMORY_TIERS, help="measure this tier, torch held to its size"
+    )
+    chunk.add_argument("--uncompiled", action="store_true", help="do not compile the blocks")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures here as well")
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from omniavatar import AvatarPipeline, measure
+    from omniavatar import write_tables
 
-    pipeline = AvatarPipeline.from_pretrained(
-        options.model, folder=options.weights, report=downloads.DownloadScreen()
-    )
-    figures = measure(pipeline, seconds=options.seconds).to_mapping()
+    if options.table is not None:
+        print(write_tables(options.table))
+        return
+    figures = _measured(options)
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _print_figures(figures)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    from omniavatar import (
+        AvatarPipeline,
+        measure,
+        measure_accuracy,
+        measure_chunk,
+        measure_tiers,
+    )
+
+    if options.accuracy:
+        return measure_accuracy().to_mapping()
+    if options.random_weights is None:
+        pipeline = AvatarPipeline.from_pretrained(
+            options.model, folder=options.weights, report=downloads.DownloadScreen()
+        )
+        return measure(pipeline, seconds=options.seconds).to_mapping()
+    spec = CATALOG[options.random_weights]
+    if options.tiers or options.memory:
+        return measure_tiers(
+            spec,
+            tiers=(options.memory,) if options.memory else MEMORY_TIERS,
+            tokens=options.tokens,
+            steps=options.steps,
+            compile_blocks=not options.uncompiled,
+        ).to_mapping()
+    return measure_chunk(
+        spec,
+        tokens=options.tokens,
+        steps=options.steps,
+        compile_blocks=not options.uncompiled,
+        compare=options.compare is not None,
+    ).to_mapping()
+
+
+def _print_figures(figures: Mapping[str, Any], *, indent: str = "") -> None:
     for name, value in figures.items():
-        shown = f"{value:.3g}" if isinstance(value, float) else value
+        title = f"{indent}{name.replace('_', ' '):<24}"
         if isinstance(value, dict):
-            shown = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in value.items())
-        print(f"{name.replace('_', ' '):<24} {shown}")
+            print(title.rstrip())
+            _print_figures(value, indent=f"{indent}  ")
+        elif isinstance(value, list | tuple):
+            for entry in value:
+                _print_figures({name: entry}, indent=indent)
+        else:
+            print(title, f"{value:.4g}" if isinstance(value, float) else value)
 
 
 # ---- remote, acceptance

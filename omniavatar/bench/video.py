@@ -1,12 +1,7 @@
-"""What `python -m omniavatar bench` measures: work per second of video, and ratios in one run.
-
-Machines differ, so a figure means little alone: each comparison runs both sides in this process,
-in turns, and reports their ratio.
-"""
+"""A whole video, warm: work for a second of it, and what its alternatives would take."""
 
 import dataclasses
 import statistics
-import sys
 import tempfile
 import time
 import wave
@@ -19,10 +14,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from omniavatar.bench.machine import Machine, peak_host_bytes, seconds_of
 from omniavatar.events import ChunkDone, Finished, StepDone
 from omniavatar.models.whole_sequence import decode_whole
 from omniavatar.pipeline import AvatarPipeline
 from omniavatar.request import GenerationRequest
+from omniavatar.speed import attention_kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +27,8 @@ class Report:
     """One run's figures.
 
     Attributes:
-        model, device, dtype, threads, torch: what ran where.
+        model, device, dtype, threads, torch, machine: what ran where.
+        attention: the kernel that torch chose for it.
         width, height, seconds: of the video that was made.
         stages: seconds of work by stage, warm.
         first_preview_seconds: from the request to the first picture, warm.
@@ -39,7 +37,9 @@ class Report:
         work_per_second: seconds of work for one second of video, warm.
         decode_ratio: the VAE's frame by frame loop over its single pass, same latents.
         guidance_ratio: a step with guidance over one without.
-        peak_memory_bytes: most memory that the process held; None where it is not told.
+        peak_memory_bytes: most of the host's memory that the process held; None where it is not
+            told.
+        peak_device_bytes: most that was taken of the device's own memory; None where it has none.
     """
 
     model: str
@@ -47,6 +47,8 @@ class Report:
     dtype: str
     threads: int
     torch: str
+    machine: Machine
+    attention: str
     width: int
     height: int
     seconds: float
@@ -58,9 +60,10 @@ class Report:
     decode_ratio: float
     guidance_ratio: float
     peak_memory_bytes: int | None
+    peak_device_bytes: int | None
 
     def to_mapping(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {"kind": "video", **dataclasses.asdict(self)}
 
 
 def measure(pipeline: AvatarPipeline, *, seconds: float = 3.0) -> Report:
@@ -100,12 +103,20 @@ def _measure(pipeline: AvatarPipeline, request: GenerationRequest, output: Path)
         lambda: pipeline.generate(unguided, output).timings["denoise"],
     )
     total = finished.timings["total"]
+    device = pipeline.placement.device
+    is_cuda = device.type == "cuda"
     return Report(
         model=pipeline.spec.name,
         device=str(pipeline.placement.device),
         dtype=str(pipeline.placement.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
+        machine=Machine.of(device),
+        attention=attention_kernel(
+            device,
+            pipeline.placement.dtype,
+            head_dim=pipeline.models.transformer.config.attention_head_dim,
+        ),
         width=finished.width,
         height=finished.height,
         seconds=finished.duration_seconds,
@@ -116,7 +127,8 @@ def _measure(pipeline: AvatarPipeline, request: GenerationRequest, output: Path)
         work_per_second=total / finished.duration_seconds,
         decode_ratio=_decode_ratio(pipeline, finished.height, finished.width),
         guidance_ratio=guidance_ratio,
-        peak_memory_bytes=_peak_memory_bytes(),
+        peak_memory_bytes=peak_host_bytes(),
+        peak_device_bytes=torch.cuda.max_memory_reserved(device) if is_cuda else None,
     )
 
 
@@ -128,8 +140,8 @@ def _decode_ratio(pipeline: AvatarPipeline, height: int, width: int) -> float:
         1, vae.config.z_dim, 5, height // scale, width // scale, dtype=vae.dtype, device=vae.device
     )
     return _ratio(
-        lambda: _seconds(lambda: vae.decode(latents)),
-        lambda: _seconds(lambda: decode_whole(vae, latents)),
+        lambda: seconds_of(lambda: vae.decode(latents), vae.device),
+        lambda: seconds_of(lambda: decode_whole(vae, latents), vae.device),
     )
 
 
@@ -137,14 +149,6 @@ def _ratio(one: Callable[[], float], other: Callable[[], float]) -> float:
     """Median of `one` over median of `other`, run in the order one, other, other, one."""
     a, b, c, d = one(), other(), other(), one()
     return (a + d) / (b + c)
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def _made_up_request(folder: Path, seconds: float) -> GenerationRequest:
@@ -156,12 +160,3 @@ def _made_up_request(folder: Path, seconds: float) -> GenerationRequest:
         sound.setparams((1, 2, 16000, 0, "NONE", ""))
         sound.writeframes(noise.tobytes())
     return GenerationRequest(image=folder / "picture.png", audio=folder / "speech.wav")
-
-
-def _peak_memory_bytes() -> int | None:
-    if sys.platform == "win32":
-        return None
-    import resource  # not there on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

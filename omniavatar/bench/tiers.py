@@ -1,0 +1,184 @@
+"""What each memory tier takes and costs, on a card whose memory is held to the tier's."""
+
+import dataclasses
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from omniavatar.bench.chunk import Shape, make_inputs, make_sampler
+from omniavatar.bench.machine import Machine, Stages, seconds_of
+from omniavatar.bench.random_networks import random_models
+from omniavatar.errors import InputError
+from omniavatar.flops import transformer_flops
+from omniavatar.memory import (
+    USABLE,
+    Placement,
+    Work,
+    arrange,
+    choose_placement,
+    describe,
+    free_memory,
+)
+from omniavatar.models.footprint import footprint_of
+from omniavatar.placement import place
+from omniavatar.speed import arrange_for_convolution, has_hooks, set_compiled
+from omniavatar.stages.denoise import denoise
+from omniavatar.stages.latents import decode_latents
+from omniavatar.stages.schedule import make_schedule
+from omniavatar.tiers import MEMORY_TIERS, tier_bytes
+from omniavatar.weights.catalog import ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """One tier's figures.
+
+    Attributes:
+        memory: its name.
+        limit_bytes: what torch was held to; more is an error.
+        placement: what was chosen, in words; None when nothing fits, and `problem` says why.
+        peak_bytes: most that was taken of the device, gaps included.
+        step_seconds: of a step with guidance.
+        rate: operations a second of such a step.
+        stages: seconds of each other stage of a chunk.
+        compiled: whether the blocks were.
+    """
+
+    memory: str
+    limit_bytes: int
+    placement: str | None = None
+    peak_bytes: int | None = None
+    step_seconds: float | None = None
+    rate: float | None = None
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    compiled: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierReport:
+    """The tiers of one model on one card; its weights are random."""
+
+    model: str
+    machine: Machine
+    tokens: int
+    tiers: tuple[Tier, ...]
+
+    def to_mapping(self) -> dict[str, Any]:
+        return {"kind": "tiers", **dataclasses.asdict(self)}
+
+
+@torch.no_grad()
+def measure_tiers(
+    spec: ModelSpec,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    tiers: Sequence[str] = MEMORY_TIERS,
+    tokens: int | None = None,
+    steps: int = 2,
+    compile_blocks: bool = True,
+) -> TierReport:
+    """Measure each tier with random weights; the largest first.
+
+    Args:
+        device, dtype: None chooses by what the machine has.
+        tokens: about so many in a chunk; None takes the model's own chunk.
+        steps: how many are timed, after one that is not.
+        compile_blocks: where weights stay as and where they are.
+    """
+    shape = Shape.of(spec, tokens)
+    found = []
+    plan = choose_placement(device=device, dtype=dtype)
+    device = plan.device
+    sizes = {memory: tier_bytes(memory) or 0 for memory in tiers}
+    for memory in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        limit = round(sizes[memory] * USABLE)
+        try:
+            with _Held(device) as held:
+                found.append(
+                    _measure(spec, shape, memory, limit, plan, held, steps, compile_blocks)
+                )
+        except (InputError, torch.OutOfMemoryError) as error:
+            problem = str(error).splitlines()[0]
+            found.append(Tier(memory=memory, limit_bytes=limit, problem=problem))
+        gc.collect()
+    return TierReport(
+        model=spec.name, machine=Machine.of(device), tokens=shape.tokens, tiers=tuple(found)
+    )
+
+
+def _measure(
+    spec: ModelSpec,
+    shape: Shape,
+    memory: str,
+    limit: int,
+    plan: Placement,
+    held: "_Held",
+    steps: int,
+    compile_blocks: bool,
+) -> Tier:
+    device, dtype = plan.device, plan.dtype
+    models = random_models(spec, device=device, dtype=dtype)
+    work = Work(tokens=shape.tokens, frames=shape.frames, height=shape.height, width=shape.width)
+    free = replace(free_memory(device, memory), device=tier_bytes(memory))
+    placement = arrange(plan, footprint_of(models), work, free, name=spec.name)
+    if device.type == "cuda":
+        arrange_for_convolution(models.vae)
+    place(models, placement)
+    held.to(limit)
+    compiled = compile_blocks and device.type == "cuda" and not has_hooks(models.transformer)
+    set_compiled(models.transformer, compiled)
+
+    stages = Stages(device)
+    inputs = make_inputs(models, spec, shape, stages, device=device, dtype=dtype)
+    sampler = make_sampler(1, spec, dtype=dtype)
+    [step] = denoise(models.transformer, inputs, sampler)
+    assert step.latents.isfinite().all(), "random weights keep numbers finite"
+    timed = replace(
+        sampler, schedule=make_schedule(steps, shift=spec.shift), skips=(False,) * steps
+    )
+    step_seconds = seconds_of(lambda: list(denoise(models.transformer, inputs, timed)), device)
+    step_seconds /= steps
+    for _ in range(2):
+        with stages.stage("decode"):
+            decode_latents(models.vae, step.latents)
+    flops = len(sampler.guidance.branches) * transformer_flops(spec, tokens=shape.tokens)
+    return Tier(
+        memory=memory,
+        limit_bytes=limit,
+        placement=describe(placement),
+        peak_bytes=held.peak(),
+        step_seconds=step_seconds,
+        rate=flops / step_seconds,
+        stages=stages.seconds,
+        compiled=compiled,
+    )
+
+
+class _Held:
+    """Hold torch to a part of the card's memory until the block is left."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __enter__(self) -> "_Held":
+        return self
+
+    def to(self, limit: int) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)
+            total = torch.cuda.get_device_properties(self._device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self._device)
+
+    def peak(self) -> int | None:
+        is_cuda = self._device.type == "cuda"
+        return torch.cuda.max_memory_reserved(self._device) if is_cuda else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, self._device)
