@@ -13,19 +13,41 @@ from typing import Any, get_args, get_type_hints
 import gradio as gr
 from gradio.components import Component
 
-from omniavatar import GenerationRequest, ModelSpec, choices_of, setting_of
+from omniavatar import (
+    GenerationRequest,
+    ModelSpec,
+    choices_of,
+    setting_of,
+    settings_without_effect,
+)
 
 ENTRIES = {entry.name: entry for entry in fields(GenerationRequest)}
 LONGEST_SLIDER = 200  # positions; a number that has more of them is typed
+
+# What the page calls a setting or a choice where its own name would puzzle.
+LABELS = {
+    "image": "Picture",
+    "audio": "Voice",
+    "prompt": "What the person does",
+    "aspect": "Shape",
+    "cover": "Fill the frame",
+    "contain": "Whole picture",
+    "focus_x": "Middle, from left to right",
+    "focus_y": "Middle, from top to bottom",
+    "audio_start": "Start at second",
+    "audio_seconds": "Seconds (0: all)",
+}
+# Controls that stand beside a drawing of what they do, and need no words.
+SHOWN = ("aspect", "fit", "focus_x", "focus_y", "audio_start", "audio_seconds")
 
 
 def page_component(name: str, spec: ModelSpec) -> Component:
     """The control of one setting on the page, with the model's default in it."""
     setting, kind = setting_of(ENTRIES[name]), _kind(name)
-    shown = {"label": label(name), "elem_id": name, **page_default(name, spec)}
+    shown = {"label": page_label(name), "elem_id": name, **page_default(name, spec)}
     if kind is Path:
         return _file_component(name, **shown)
-    shown["info"] = setting.help[:1].upper() + setting.help[1:] + "."
+    shown |= page_effect(name, settings_without_effect(spec, {}).get(name))
     if kind in (int, float):
         assert setting.minimum is not None
         assert setting.maximum is not None
@@ -40,18 +62,24 @@ def page_component(name: str, spec: ModelSpec) -> Component:
 def page_default(name: str, spec: ModelSpec) -> dict[str, Any]:
     """What a control shows until the user changes it: a value, or a text's grey hint."""
     default = _default(ENTRIES[name])
-    if name == "aspect":
-        return {"value": default, "interactive": len(spec.sizes) > 1}
     if not follows_model(name):
-        return {"value": default}
+        # A slider always stands somewhere: where it changes nothing.
+        return {"value": setting_of(ENTRIES[name]).published if default is None else default}
     own = getattr(spec, name)
     return {"value": "", "placeholder": own} if _kind(name) is str else {"value": own}
+
+
+def page_effect(name: str, reason: str | None) -> dict[str, Any]:
+    """Whether a control can be used, and its help, or the reason why it would change nothing."""
+    help = setting_of(ENTRIES[name]).help
+    told = "" if name in SHOWN else f"{help[:1].upper()}{help[1:]}."
+    return {"interactive": reason is None, "info": reason or told}
 
 
 def follows_model(name: str) -> bool:
     """Whether what a control shows depends on the chosen model."""
     named = name in {own.name for own in fields(ModelSpec)}
-    return name == "aspect" or (named and _default(ENTRIES[name]) in (None, ""))
+    return named and _default(ENTRIES[name]) in (None, "")
 
 
 def api_component(name: str) -> Component:
@@ -99,6 +127,11 @@ def describe(entry: Field[Any]) -> str:
     return text
 
 
+def page_label(name: str) -> str:
+    """What the page calls a setting or one of its choices."""
+    return LABELS.get(name) or label(name)
+
+
 def label(name: str) -> str:
     """Turn `overlap_frames` into `Overlap frames`."""
     return name[:1].upper() + name[1:].replace("_", " ")
@@ -107,14 +140,25 @@ def label(name: str) -> str:
 def _file_component(name: str, **shown: Any) -> Component:
     if name == "image":
         return gr.Image(
-            **shown, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=285
+            **shown,
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "webcam", "clipboard"],
+            webcam_options=gr.WebcamOptions(mirror=False),
+            height=264,
         )
-    return gr.Audio(**shown, type="filepath", sources=["upload", "microphone"], buttons=[])
+    return gr.Audio(
+        **shown,
+        type="filepath",
+        sources=["upload", "microphone"],
+        editable=False,  # what the page cuts, it cuts without writing a file
+        buttons=[],
+    )
 
 
 def _plain_component(name: str, **shown: Any) -> Component:
     if choices := choices_of(get_type_hints(GenerationRequest)[name]):
-        return gr.Radio(**shown, choices=[(label(choice), choice) for choice in choices])
+        return gr.Radio(**shown, choices=[(page_label(choice), choice) for choice in choices])
     if _kind(name) is bool:
         return gr.Checkbox(**shown)
     return gr.Textbox(**shown)

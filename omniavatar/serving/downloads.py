@@ -87,6 +87,8 @@ def run(options: argparse.Namespace) -> None:
     if not CATALOG[options.model].download_bytes:
         raise InputError(f"{options.model} comes with the package: there is nothing to download.")
     if options.check:
+        if not options.quiet:
+            print("Comparing every byte with the hub's, which takes a while", file=sys.stderr)
         faults = omniavatar.check_files(
             CATALOG[options.model], folder=options.to, layout=options.layout
         )

@@ -1,30 +1,9 @@
-"""How the page looks: colours, type and the few shapes that Gradio does not have."""
+"""How the page looks: colours and type; the shapes that Gradio does not have are in `page.css`."""
 
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
 FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "sans-serif")
-
-CSS = """
-.gradio-container { width: 100%; max-width: 1320px !important; margin: 0 auto !important; }
-#title .html-container, #status .html-container { padding: 0 2px; }
-#status { min-height: 44px; }
-#title h1 { font-size: 1.55rem; font-weight: 700; letter-spacing: -0.02em; margin: 0; }
-#title p { color: var(--body-text-color-subdued); margin: 2px 0 0; }
-#status .bar { height: 8px; border-radius: 4px; overflow: hidden;
-    background: var(--border-color-primary); }
-#status .bar i { display: block; height: 100%; border-radius: 4px;
-    background: var(--slider-color); transition: width 0.4s ease-out; }
-#status p { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 12px;
-    margin: 6px 0 0; font-variant-numeric: tabular-nums; }
-#status .time { color: var(--body-text-color-subdued); white-space: nowrap; }
-#status .wrap .error, #status .wrap .clear-status, #status .wrap .loader, #status .wrap svg {
-    display: none; }
-#status .wrap.generating { border: none; animation: none; }
-#preview img { width: 100%; height: 100%; object-fit: contain; }
-@media (max-width: 640px) { #video, #preview { height: min(460px, 94vw) !important; } }
-#note, #note p { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
-"""
 
 
 def make_theme() -> gr.themes.Base:

@@ -2,7 +2,16 @@
 
 import math
 
-from omniavatar import ChunkDone, Event, Finished, Notice, Preparing, StepDone
+from omniavatar import (
+    ChunkDone,
+    Event,
+    Finished,
+    Notice,
+    PictureCheck,
+    Preparing,
+    SpeechCheck,
+    StepDone,
+)
 
 
 def phase(event: Event) -> str:
@@ -83,6 +92,24 @@ def about(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"about {math.ceil(seconds / 60)} minutes"
     return f"about {seconds / 3600:.1f} hours"
+
+
+def framing(found: PictureCheck) -> str:
+    """What a video shows of a picture, in a line or two."""
+    left, top, right, bottom = found.crop
+    size = f"{found.width} × {found.height} pixels"
+    if right - left > 0.995 and bottom - top > 0.995:
+        return f"{size}, the whole picture"
+    around = "around the face" if found.faces else "around the middle"
+    return f"{size}, {around}. Click on the picture to move it."
+
+
+def speech(found: SpeechCheck, parts: int | None) -> str:
+    """How long a video will be: "7.4 seconds of video, made in 4 parts"."""
+    text = f"{found.video_seconds:.1f} seconds of video"
+    if parts is None:
+        return text
+    return f"{text}, made in {parts} parts" if parts > 1 else f"{text}, made in one part"
 
 
 def remote_progress(phase: str, fraction: float | None, remaining_seconds: float | None) -> str:

@@ -1,0 +1,92 @@
+"""This browser's videos: who the visitor is, what was made, and the way back to it.
+
+The browser keeps a token that nobody can guess and the name of its last job. The server knows the
+visitor by that alone, so that a page which is closed, reloaded or cut off finds everything again.
+"""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from omniavatar.serving.jobs import JobView
+
+NOBODY = {"visitor": "", "job": "", "agreed": ""}
+LONGEST = 24  # videos that are shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What the browser remembers, and the gallery of its videos.
+
+    Attributes:
+        visit: token of the visitor, job that is shown, and when the visitor agreed about consent.
+        jobs: names of the jobs in the gallery, in its order.
+    """
+
+    visit: gr.BrowserState
+    jobs: gr.State
+    gallery: gr.Gallery
+    empty: gr.HTML
+
+    @property
+    def shown(self) -> list[Any]:
+        return [self.gallery, self.jobs, self.empty]
+
+
+def build_history() -> History:
+    # The key and the secret stay the same, or a server that starts again would know nobody. The
+    # secret hides nothing: it comes with the page.
+    visit = gr.BrowserState(NOBODY, storage_key="omniavatar", secret="omniavatar-visit")
+    gr.HTML("<h2>Your videos</h2>", elem_id="history-title")
+    empty = gr.HTML(
+        "<p>What you make in this browser is kept here, with its settings.</p>",
+        elem_id="history-empty",
+    )
+    gallery = gr.Gallery(
+        label="Your videos",
+        show_label=False,
+        columns=4,
+        fit_columns=False,
+        height="auto",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        visible=False,
+        elem_id="history",
+    )
+    return History(visit=visit, jobs=gr.State([]), gallery=gallery, empty=empty)
+
+
+def known(visit: dict[str, Any] | None) -> dict[str, Any]:
+    """What the browser remembers, with a token if it had none."""
+    remembered = {name: str((visit or {}).get(name) or "") for name in NOBODY}
+    return remembered | {"visitor": remembered["visitor"] or secrets.token_urlsafe(24)}
+
+
+def agreement(visit: dict[str, Any]) -> dict[str, Any]:
+    """The visit of somebody who has just ticked that all people in it agreed."""
+    return visit | {"agreed": visit["agreed"] or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+def show_history(views: Sequence[JobView], history: History) -> dict[Any, Any]:
+    """The newest videos first; those without a picture are not shown."""
+    shown = [view for view in views if view.poster is not None][:LONGEST]
+    return {
+        history.gallery: gr.Gallery(
+            [(str(view.poster), _caption(view)) for view in shown], visible=bool(shown)
+        ),
+        history.jobs: [view.id for view in shown],
+        history.empty: gr.HTML(visible=not shown),
+    }
+
+
+def _caption(view: JobView) -> str:
+    """When it was made, in the server's time, and what kind of video it is."""
+    made = time.strftime("%d %b, %H:%M", time.localtime(view.created)).lstrip("0")
+    kinds = ["draft"] if view.options.get("draft") else []
+    kinds += ["in part"] if view.state != "finished" else []
+    return " · ".join([made, *kinds])

@@ -1,0 +1,145 @@
+"""From the press of Generate to the video: jobs are begun, followed, stopped and found again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from omniavatar import CATALOG, GenerationRequest, InputError, OmniAvatarError
+from omniavatar.serving.jobs import Jobs, JobView
+from omniavatar.serving.page_history import History, agreement, known, show_history
+from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, request_values
+from omniavatar.serving.page_screen import Screen, show
+
+DRAFT_SECONDS = 3.0
+DRAFT_STEPS = 0.5  # of those of the full version
+FOLLOW: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private"}
+SHOW_STATUS = (
+    "() => document.querySelector('#screen').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+)
+NO_AGREEMENT = "Please tick this first. It is asked once in each browser."
+
+
+def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, jobs: Jobs) -> None:
+    """Buttons that begin or end a job, and the page's own opening."""
+    asked_with = [history.visit, form.agreed, form.model, *form.chosen]
+    shown = [*screen.shown, *history.shown, form.generate, form.draft]
+
+    def check(
+        _visit: Any, agreed: bool, _model: str, *chosen: bool, **values: Any
+    ) -> list[dict[str, Any]]:
+        fine = gr.validate(True, "")
+        fault = jobs.check(request_values(*chosen, values))
+        at = None if fault is None else fault.field or "image"
+        return [
+            fine,
+            gr.validate(bool(agreed), NO_AGREEMENT),
+            fine,
+            *(fine for _ in chosen),
+            *(gr.validate(name != at, str(fault or "")) for name in values),
+        ]
+
+    def begin(visit: Any, _agreed: bool, model: str, *chosen: bool, **values: Any) -> Updates:
+        return _submit(visit, model, request_values(*chosen, values), {})
+
+    def begin_draft(visit: Any, _agreed: bool, model: str, *chosen: bool, **values: Any) -> Updates:
+        whole = request_values(*chosen, values)
+        steps = whole["steps"] or CATALOG[model].steps
+        draft = {
+            "steps": max(1, round(steps * DRAFT_STEPS)),
+            "audio_seconds": min(DRAFT_SECONDS, whole["audio_seconds"] or DRAFT_SECONDS),
+        }
+        rest = {name: whole[name] for name in draft}
+        return _submit(visit, model, whole | draft, {"draft": rest})
+
+    def begin_full(visit: Any) -> Updates:
+        view = _find(visit)
+        files = {"image": view.image, "audio": view.audio}
+        values = {**view.settings, **files, **view.options["draft"]}
+        return _submit(visit, view.model, GenerationRequest.from_mapping(values), {})
+
+    def _submit(visit: Any, model: str, request: Any, options: dict[str, Any]) -> Updates:
+        visit = agreement(known(visit))
+        consent = {"statement": CONSENT, "agreed": visit["agreed"]}
+        try:
+            job = jobs.submit(
+                model, request, visitor=visit["visitor"], options=options, consent=consent
+            )
+        except OmniAvatarError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        view = jobs.view(job)
+        assert view is not None
+        return {
+            history.visit: visit | {"job": job},
+            form.settings["seed"]: view.seed,
+            form.banner: gr.HTML(visible=False),
+            **_busy(form, busy=True),
+        }
+
+    def _find(visit: Any) -> JobView:
+        view = jobs.view(known(visit)["job"])
+        if view is None:
+            raise gr.Error("This video is not here any more. Make it again.", print_exception=False)
+        return view
+
+    def follow(visit: Any) -> Iterator[Updates]:
+        visit, before = known(visit), None
+        if not visit["job"]:
+            yield {form.generate: gr.skip()}  # a generator that yields nothing empties everything
+            return
+        try:
+            for view in jobs.follow(visit["job"]):
+                updates = show(view, screen, before)
+                if before is None or view.ended:
+                    updates |= _busy(form, busy=not view.ended)
+                if view.ended:
+                    updates |= show_history(jobs.history(visit["visitor"]), history)
+                yield updates
+                before = view
+        except InputError:  # deleted since
+            yield _busy(form, busy=False)
+
+    def stop(visit: Any) -> Updates:
+        jobs.cancel(known(visit)["job"])
+        return {screen.stop: gr.Button(interactive=False)}
+
+    def arrive(visit: Any, browser: gr.Request) -> Updates:
+        """A page is opened: by a new visitor, an old one, or somebody with the link to a video."""
+        visit = known(visit)
+        linked = str(browser.query_params.get("video") or "")
+        if linked and jobs.view(linked) is not None:
+            visit["job"] = linked
+        return {
+            history.visit: visit,
+            form.agreed: bool(visit["agreed"]),
+            form.banner: gr.HTML(visible=not visit["agreed"]),
+            **show_history(jobs.history(visit["visitor"]), history),
+        }
+
+    begun = [history.visit, form.settings["seed"], form.banner, form.generate, form.draft]
+    form.generate.click(None, js=SHOW_STATUS, **HELPER)
+    for button, start in ((form.generate, begin), (form.draft, begin_draft)):
+        button.click(
+            start,
+            asked_with,
+            begun,
+            inputs_kwargs=form.settings,
+            validator=check,
+            preprocess=False,
+            **HELPER,
+        ).success(follow, history.visit, shown, show_progress="hidden", **FOLLOW)
+    screen.full.click(begin_full, history.visit, begun, **HELPER).success(
+        follow, history.visit, shown, show_progress="hidden", **FOLLOW
+    )
+    screen.stop.click(stop, history.visit, screen.stop, **HELPER)
+    page.load(
+        arrive, history.visit, [history.visit, form.agreed, form.banner, *history.shown], **HELPER
+    ).then(follow, history.visit, shown, show_progress="hidden", **FOLLOW)
+
+
+def _busy(form: Form, *, busy: bool) -> Updates:
+    """The buttons while a job of this page runs: another one is begun in another window."""
+    return {
+        form.generate: gr.Button(interactive=not busy),
+        form.draft: gr.Button(interactive=not busy),
+    }
