@@ -127,7 +127,7 @@ def test_tiles_change_a_picture_little():
     assert 0 < (whole - tiled).abs().mean() < 0.02
 
 
-def test_weights_come_in_8_bits_from_the_start(reference_dir):
+def test_weights_come_in_8_bits_from_the_start():
     pipeline = AvatarPipeline.from_pretrained("nano", device="cpu")
     small = dataclasses.replace(CPU, fp8=PARTS)
     place(pipeline.models, small)

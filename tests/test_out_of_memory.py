@@ -1,0 +1,179 @@
+"""Memory that runs out in the middle of a job: the job goes on from its last finished chunk."""
+
+import copy
+import dataclasses
+import json
+import weakref
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from reference_models import build_models
+
+from omniavatar import (
+    CATALOG,
+    AvatarPipeline,
+    ChunkDone,
+    Finished,
+    FullMemoryError,
+    GenerationRequest,
+    InputError,
+    Notice,
+    StepDone,
+)
+from omniavatar.memory import PARTS, TRANSFORMER, Placement
+from omniavatar.tiers import GIGABYTE
+
+CPU = Placement(device=torch.device("cpu"), dtype=torch.float32)
+STEPS, CHUNKS = 2, 3
+
+
+@pytest.fixture(scope="module")
+def request_of_three_chunks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(folder / "portrait.png")
+    samples = generator.normal(0, 0.1, round(1.4 * 16000)).astype(np.float32)
+    soundfile.write(folder / "speech.wav", samples, 16000)
+    return GenerationRequest(
+        image=folder / "portrait.png", audio=folder / "speech.wav", prompt="t1 t2", guidance=1
+    )
+
+
+@pytest.fixture(scope="module")
+def models(reference_dir):
+    return build_models(reference_dir)
+
+
+@pytest.fixture(scope="module")
+def spec(reference_dir):
+    info = json.loads((reference_dir / "pipeline.json").read_text())["models"]
+    return dataclasses.replace(
+        CATALOG["1.3B"],
+        sizes=((32, 48),),
+        text_tokens=info["text_len"],
+        max_tokens=32,  # 21 frames
+        steps=STEPS,
+    )
+
+
+@pytest.fixture
+def pipeline(models, spec):
+    return AvatarPipeline(copy.deepcopy(models), spec, CPU)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(models, spec, request_of_three_chunks, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "avatar.mp4"
+    pipeline = AvatarPipeline(copy.deepcopy(models), spec, CPU)
+    return frames_of(list(pipeline.stream(request_of_three_chunks, output)))
+
+
+def frames_of(events):
+    return np.concatenate([event.frames for event in events if isinstance(event, ChunkDone)])
+
+
+class FullMemory:
+    """Lets a network's forward fail as a full device does, at some of its calls."""
+
+    def __init__(self, network, calls):
+        self.count, self.left = 0, set(calls)
+        self.seen = []
+        self._hook = network.register_forward_pre_hook(self._fail)
+
+    def _fail(self, _network, _arguments):
+        self.count += 1
+        if self.count in self.left:
+            large = torch.zeros(1000)
+            self.seen.append(weakref.ref(large))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def kinds(events):
+    short = {StepDone: "s", ChunkDone: "C", Notice: "!", Finished: "F"}
+    return "".join(short.get(type(event), "") for event in events)
+
+
+# Which call of which network fails, and how the events then come; one chunk takes two steps.
+FAILURES = {
+    "text encoder": (lambda models: models.text_encoder, [1], "!ssCssCssCF"),
+    "first step of chunk 2": (lambda models: models.transformer, [3], "ssC!ssCssCF"),
+    "second step of chunk 2": (lambda models: models.transformer, [4], "ssCs!ssCssCF"),
+    "twice in chunk 2, in chunk 3": (
+        lambda models: models.transformer.blocks[1],
+        [4, 6, 10],
+        "ssCs!s!ssCs!ssCF",
+    ),
+    "decoding of chunk 2": (lambda models: models.vae.post_quant_conv, [2], "ssCss!ssCssCF"),
+    "encoding for chunk 2": (lambda models: models.vae.quant_conv, [2], "ssC!ssCssCF"),
+    "speech": (lambda models: models.speech_encoder.feature_extractor, [1], "!ssCssCssCF"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
+def test_a_job_goes_on_from_its_last_finished_chunk(
+    pipeline, request_of_three_chunks, uninterrupted, tmp_path, failure
+):
+    network_of, calls, expected = failure
+    full = FullMemory(network_of(pipeline.models), calls)
+    events = list(pipeline.stream(request_of_three_chunks, tmp_path / "avatar.mp4"))
+    assert kinds(events) == expected
+    assert not [made for made in full.seen if made() is not None], "the failed work is let go"
+    fractions = [event.fraction for event in events if isinstance(event, StepDone | ChunkDone)]
+    assert max(fractions) == fractions[-1] == 1
+    made = frames_of(events)
+    if pipeline.placement.fp8:
+        assert made.shape == uninterrupted.shape
+    else:
+        assert np.array_equal(made, uninterrupted)
+    notices = [event.what for event in events if isinstance(event, Notice)]
+    assert all("memory ran out" in what for what in notices)
+    assert len(set(notices)) == len(notices)
+
+
+def test_the_last_arrangement_ends_the_job_and_keeps_what_is_finished(
+    pipeline, request_of_three_chunks, tmp_path
+):
+    FullMemory(pipeline.models.transformer, range(3, 100))
+    output, events = tmp_path / "avatar.mp4", []
+    with pytest.raises(FullMemoryError, match=r"too small for 1\.3B.* Close .* or use") as caught:
+        events.extend(pipeline.stream(request_of_three_chunks, output))
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+    assert pipeline.placement.offloaded == PARTS
+    assert TRANSFORMER in pipeline.placement.fp8
+    assert len(iio.imread(output, plugin="FFMPEG")) == 20
+
+
+def test_what_was_learnt_is_kept_for_the_next_job(
+    pipeline, request_of_three_chunks, uninterrupted, tmp_path
+):
+    FullMemory(pipeline.models.transformer, [3, 4])
+    list(pipeline.stream(request_of_three_chunks, tmp_path / "avatar.mp4"))
+    placement = pipeline.placement
+    assert placement.offloaded == PARTS
+    events = list(pipeline.stream(request_of_three_chunks, tmp_path / "again.mp4"))
+    assert kinds(events) == "ssC" * CHUNKS + "F"
+    assert pipeline.placement == placement
+    assert np.array_equal(frames_of(events), uninterrupted)
+
+
+def test_a_prompt_that_was_read_needs_its_encoder_no_more(
+    pipeline, request_of_three_chunks, tmp_path
+):
+    calls = FullMemory(pipeline.models.text_encoder, [])
+    for _ in range(2):
+        list(pipeline.stream(request_of_three_chunks, tmp_path / "avatar.mp4"))
+    assert calls.count == 2, "the prompt and the negative prompt, once each"
+
+
+def test_a_job_that_never_fits_is_refused_before_any_work(models, spec, request_of_three_chunks):
+    pipeline = AvatarPipeline(copy.deepcopy(models), spec, CPU, budget=GIGABYTE)
+    assert pipeline.check(request_of_three_chunks).chunks
+    endless = dataclasses.replace(request_of_three_chunks, max_tokens=1_000_000)
+    with pytest.raises(InputError, match="lower max_tokens") as caught:
+        pipeline.check(endless)
+    assert caught.value.field == "max_tokens"
