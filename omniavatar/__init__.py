@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from omniavatar.tiers import MEMORY_TIERS
     from omniavatar.weights.catalog import CATALOG, ModelSpec
     from omniavatar.weights.converted import ConvertProgress, convert
-    from omniavatar.weights.download import DownloadProgress, check_files, describe_bytes, fetch
+    from omniavatar.weights.download import DownloadProgress, check_files, fetch
+    from omniavatar.weights.files import describe_bytes
     from omniavatar.weights.presets import PRESETS, LoraChoice, Preset, suggest_preset
     from omniavatar.weights.record import settle_spec
 
@@ -92,7 +93,7 @@ _HOMES = {
     "choices_of": "request",
     "compiler_problem": "speed",
     "convert": "weights.converted",
-    "describe_bytes": "weights.download",
+    "describe_bytes": "weights.files",
     "device_name": "memory",
     "fetch": "weights.download",
     "kept_pieces": "media.video",

@@ -30,6 +30,7 @@ class Hub:
         asked: paths whose content was asked for, in order, once a request.
         drops: for a path, after how many bytes of each next answer the connection ends.
         refusal: status of every answer, instead of an answer.
+        refused: paths whose content is not given, with status 403.
         ranges: whether half files can be continued.
         sizes: what it says of the size of a file, where that is not true.
         damaged: paths whose content comes with another last byte.
@@ -42,6 +43,7 @@ class Hub:
         self.asked: list[str] = []
         self.drops: dict[str, list[int]] = {}
         self.refusal: int | None = None
+        self.refused: set[str] = set()
         self.ranges = True
         self.sizes: dict[str, int] = {}
         self.damaged: set[str] = set()
@@ -130,6 +132,9 @@ class Hub:
 
     def _content(self, request: BaseHTTPRequestHandler, path: str, content: bytes) -> None:
         self.asked.append(path)
+        if path in self.refused:
+            self._send(request, 403, b"no")
+            return
         if path in self.damaged:
             content = content[:-1] + bytes([content[-1] ^ 1])
         begin = 0

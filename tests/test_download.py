@@ -196,6 +196,9 @@ def test_offline_says_what_is_missing_and_where_it_is_looked_for(hub, tmp_path):
     assert "model.safetensors" not in said
     assert said.count("\n") == 1
     assert hub.asked == []
+    nowhere = tmp_path / "nowhere"
+    hub.run("download", "14B", "--to", nowhere, home=tmp_path, check=2, HF_HUB_OFFLINE="1")
+    assert not nowhere.exists()
 
 
 def test_hub_that_does_not_answer_is_told_with_size_and_place(hub, tmp_path):
@@ -211,6 +214,18 @@ def test_refusal_of_the_hub_asks_for_a_token_and_is_not_repeated(hub, tmp_path):
     assert "Set HF_TOKEN" in said
     assert "hf_of_the_test" not in said
     assert "Bearer hf_of_the_test" in hub.tokens
+
+
+def test_refusal_of_one_file_ends_the_download_and_keeps_the_others(hub, tmp_path):
+    hub.refused = {"pytorch_model.pt"}
+    said = download(hub, tmp_path, check=2).stderr.splitlines()[-1]
+    assert said.startswith("omniavatar: pytorch_model.pt is not complete: ")
+    assert "answers 403" in said
+    assert hub.asked.count("pytorch_model.pt") == 1
+    hub.refused = set()
+    download(hub, tmp_path)
+    here, there = content_of(hub, tmp_path)
+    assert here == there
 
 
 def test_bundled_model_needs_no_download(hub, tmp_path):

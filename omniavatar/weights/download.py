@@ -1,46 +1,44 @@
 """Hub to disk: the files of a published checkpoint that are not there yet.
 
-What the hub has is asked of huggingface_hub, whose address, token, session and lock are used; the
-variables HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they mean to it. The bytes are received
-here, because `hf_hub_download` throws half a file away when the process ends: here it stays as
+Address, token, session and lock are those of huggingface_hub. The bytes are received here, because
+its `hf_hub_download` throws half a file away when the process ends: here it stays, as
 `NAME.DIGEST.incomplete`, and the next attempt, in this process or another, goes on where it ends. A
-file has its own name only when its digest is that of the hub.
+file gets its own name only when its digest is that of the hub.
 """
 
-import hashlib
 import logging
-import os
 import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 
 from httpx2 import HTTPError
-from huggingface_hub import (
-    constants,
-    get_session,
-    hf_hub_url,
-    is_offline_mode,
-    model_info,
-    try_to_load_from_cache,
-)
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import constants, get_session, is_offline_mode
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status
 
 from omniavatar.errors import WeightsError
 from omniavatar.weights.catalog import HubFile, HubLayout, ModelSpec, Published, Repository
 from omniavatar.weights.files import (
     PLACE_VARIABLE,
+    describe_bytes,
     find_faults,
     find_folder,
     find_shards,
     is_readable,
+)
+from omniavatar.weights.hub import (
+    QUIET_SECONDS,
+    RemoteFile,
+    explain,
+    is_final,
+    link_twin,
+    list_files,
+    take_from_cache,
 )
 
 logger = logging.getLogger(__name__)
@@ -51,16 +49,10 @@ CONNECTIONS = 4
 WAITS_SECONDS = (1, 2, 5, 15, 30, 60)
 """Before each new attempt, when the last one brought nothing; then the download is given up."""
 
-QUIET_SECONDS = 20.0
-"""A connection that brings nothing for so long is given up for a new one."""
-
 LOCK = ".download.lock"
 
 RESERVE_BYTES = 2**28
 """What is left free on the disk."""
-
-REFUSALS = (400, 401, 403, 404, 410)
-"""Answers of the hub that another attempt would not change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,54 +81,6 @@ class DownloadProgress:
 Report = Callable[[DownloadProgress], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteFile:
-    """A file on the hub, and its place here.
-
-    Attributes:
-        url: of its content, at a fixed commit.
-        path: within its repository.
-        size: bytes.
-        digest: sha256 of a large file, git's own sha1 of a small one.
-        folder: its repository's, here.
-    """
-
-    url: str
-    path: str
-    size: int
-    digest: str
-    folder: Path
-
-    @property
-    def place(self) -> Path:
-        return self.folder / self.path
-
-    @property
-    def partial(self) -> Path:
-        """Where its bytes are before all have come; another version has another name."""
-        return self.place.with_name(f"{self.place.name}.{self.digest[:12]}.incomplete")
-
-    @property
-    def is_large(self) -> bool:
-        return len(self.digest) == hashlib.sha256().digest_size * 2
-
-    @property
-    def begun_bytes(self) -> int:
-        """What an earlier attempt has left."""
-        return self.partial.stat().st_size if self.partial.is_file() else 0
-
-    def is_at(self, file: Path) -> bool:
-        """Whether a file has this content; reads all of it."""
-        if file.stat().st_size != self.size:
-            return False
-        with file.open("rb") as content:
-            if self.is_large:
-                return hashlib.file_digest(content, "sha256").hexdigest() == self.digest
-            blob = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-            blob.update(content.read())
-            return blob.hexdigest() == self.digest
-
-
 def fetch(
     spec: ModelSpec,
     *,
@@ -162,24 +106,25 @@ def fetch(
     place = find_folder(spec, folder)
     if not isinstance(spec.source, Published) or not _missing(spec, place, layout):
         return place
+    for repository, wanted in _missing(spec, place, layout):
+        for file in wanted:
+            take_from_cache(repository, file, place)
+    missing = _missing(spec, place, layout)
+    if missing and is_offline_mode():
+        raise WeightsError(
+            f"{_needs(spec, missing, place)}, but HF_HUB_OFFLINE forbids to download. Put "
+            f"{_names(missing)} there, or name another folder with {PLACE_VARIABLE}."
+        )
     _check_folder(place)
     with _alone_in(place):
         missing = _missing(spec, place, layout)
-        for repository, wanted in missing:
-            _take_from_cache(repository, wanted, place)
-        missing = _missing(spec, place, layout)
-        if missing and is_offline_mode():
-            raise WeightsError(
-                f"{_needs(spec, missing, place)}, but HF_HUB_OFFLINE forbids to download. Put "
-                f"{_names(missing)} there, or name another folder with {PLACE_VARIABLE}."
-            )
         purpose = _needs(spec, missing, place)
         entries = [
             entry
             for repository, wanted in missing
-            for entry in _on_hub(repository, wanted, place, purpose=purpose)
+            for entry in list_files(repository, wanted, place, purpose=purpose)
         ]
-        files = [entry for entry in entries if not _is_there(entry) and not _link_twin(entry)]
+        files = [entry for entry in entries if not _is_there(entry) and not link_twin(entry)]
         if files:
             _check_room(spec, files, place)
             _receive_all(spec, files, place, report)
@@ -206,7 +151,7 @@ def check_files(
     known = " ".join(faults)
     for repository in _repositories(spec.source, place, layout):
         purpose = f"{spec.name} is to be checked in {place}"
-        for entry in _on_hub(repository, repository.files, place, purpose=purpose):
+        for entry in list_files(repository, repository.files, place, purpose=purpose):
             if not entry.place.is_file():
                 if layout is not None:
                     faults.append(f"{entry.place} is missing.")
@@ -222,6 +167,7 @@ def check_files(
 
 
 Missing = Sequence[tuple[Repository, Sequence[HubFile]]]
+"""Files by repository."""
 
 
 def _missing(spec: ModelSpec, folder: Path, layout: HubLayout | None) -> Missing:
@@ -288,100 +234,6 @@ def _is_there(entry: RemoteFile) -> bool:
     return False
 
 
-def _link_twin(entry: RemoteFile) -> bool:
-    """Use the same file of another checkpoint: both published ones have one text encoder."""
-    if not entry.is_large:
-        return False
-    for twin in entry.folder.parent.glob(f"*/{entry.path}"):
-        if twin != entry.place and entry.is_at(twin):
-            entry.place.parent.mkdir(parents=True, exist_ok=True)
-            entry.place.unlink(missing_ok=True)
-            with suppress(OSError):  # a file system without links
-                os.link(twin, entry.place)
-                logger.info("%s is the same as %s", entry.place, twin)
-                return True
-    return False
-
-
-def _take_from_cache(repository: Repository, files: Sequence[HubFile], folder: Path) -> None:
-    """Link files that another program has downloaded to the hub's own cache."""
-    for file in files:
-        for path in (file.path, file.stand_in):
-            cached = try_to_load_from_cache(repository.name, path) if path else None
-            place = folder / repository.folder / str(path)
-            if isinstance(cached, str) and not place.exists() and is_readable(Path(cached)):
-                logger.info("taking %s from %s", place.name, cached)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with suppress(OSError):  # a system that allows no links
-                    place.symlink_to(cached)
-
-
-# ---- the hub
-
-
-def _on_hub(
-    repository: Repository, files: Sequence[HubFile], folder: Path, *, purpose: str
-) -> list[RemoteFile]:
-    """What the hub has of some files of a repository.
-
-    Args:
-        purpose: what they are needed for, the beginning of a sentence.
-
-    Raises:
-        WeightsError: the hub does not answer, or has no such file.
-    """
-    for seconds in (1, 3, None):
-        try:
-            info = model_info(repository.name, files_metadata=True, timeout=QUIET_SECONDS)
-            break
-        except (HTTPError, OSError) as error:
-            if seconds is None or _is_final(error):
-                raise WeightsError(f"{purpose}, but {_reason(error, repository.name)}") from error
-            time.sleep(seconds)
-    found = []
-    for file in files:
-        paths = [sibling.rfilename for sibling in info.siblings or ()]
-        matches = [path for path in paths if _fits(path, file.path)]
-        matches = matches or [path for path in paths if path == file.stand_in]
-        if not matches:
-            raise WeightsError(
-                f"{purpose}, but {repository.name} on the hub has no {file.path}. Put the "
-                f"{file.part} into {folder / repository.folder} yourself."
-            )
-        for sibling in info.siblings or ():
-            if sibling.rfilename in matches:
-                digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-                assert digest is not None
-                assert sibling.size is not None
-                found.append(
-                    RemoteFile(
-                        url=hf_hub_url(repository.name, sibling.rfilename, revision=info.sha),
-                        path=sibling.rfilename,
-                        size=sibling.size,
-                        digest=digest,
-                        folder=folder / repository.folder,
-                    )
-                )
-    return found
-
-
-def _fits(path: str, pattern: str) -> bool:
-    return path.count("/") == pattern.count("/") and fnmatch(path, pattern)
-
-
-def _reason(error: Exception, name: str) -> str:
-    """Why the hub gives nothing, and what to do."""
-    endpoint = constants.ENDPOINT
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if status in (401, 403, 404):
-        return (
-            f"{endpoint} answers {status} for {name}: there is no such repository, or it asks for "
-            "a token. Set HF_TOKEN, or put the files there yourself."
-        )
-    words = f"answers {status}" if status else f"cannot be reached ({type(error).__name__})"
-    return f"{endpoint} {words}. Try again; what has come so far is kept."
-
-
 # ---- bytes
 
 
@@ -442,9 +294,9 @@ def _receive_all(
     )
     tell()
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        # The largest first: they take longest.
-        largest = sorted(files, key=lambda entry: entry.size, reverse=True)
-        pending = {pool.submit(_receive, entry, meter) for entry in largest}
+        # Configurations first, so that no part looks whole without its own; then what takes longest.
+        order = sorted(files, key=lambda entry: (entry.is_large, -entry.size))
+        pending = {pool.submit(_receive, entry, meter) for entry in order}
         try:
             while pending:
                 finished, pending = wait(pending, timeout=0.25, return_when=FIRST_EXCEPTION)
@@ -486,7 +338,7 @@ def _receive(entry: RemoteFile, meter: _Meter) -> None:
         seconds = next(waits, None)
         if damaged > 1:
             raise WeightsError(f"{name} came damaged twice from {entry.url}. Try again later.")
-        if error is not None and (seconds is None or _is_final(error)):
+        if error is not None and (seconds is None or is_final(error)):
             raise _given_up(entry, error) from error
         if seconds is None:
             raise WeightsError(f"{name} does not come whole from {entry.url}. Try again later.")
@@ -515,17 +367,10 @@ def _append(entry: RemoteFile, meter: _Meter) -> None:
                 meter.add(len(block), entry.place.name)
 
 
-def _is_final(error: Exception) -> bool:
-    """Whether another attempt would end in the same way."""
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in REFUSALS
-    return isinstance(error, OSError) and error.errno is not None
-
-
 def _given_up(entry: RemoteFile, error: Exception) -> WeightsError:
     if isinstance(error, OSError) and error.errno is not None:
         return WeightsError(f"{entry.partial} cannot be written: {error.strerror}.")
-    return WeightsError(f"{entry.place.name} is not complete: {_reason(error, entry.url)}")
+    return WeightsError(f"{entry.place.name} is not complete: {explain(error, entry.url)}")
 
 
 # ---- the place
@@ -579,13 +424,3 @@ def _names(missing: Missing) -> str:
     return ", ".join(
         f"{repository.folder}/{file.path}" for repository, files in missing for file in files
     )
-
-
-def describe_bytes(size: int) -> str:
-    """1234567890 -> "1.2 GB", in powers of ten, as disks are sold."""
-    number = float(size)
-    for unit in ("bytes", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.1f} GB"

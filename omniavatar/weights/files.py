@@ -158,6 +158,16 @@ def is_readable(file: Path) -> bool:
     return True
 
 
+def describe_bytes(size: int) -> str:
+    """1234567890 -> "1.2 GB", in powers of ten, as disks are sold."""
+    number = float(size)
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
+
+
 def _look(spec: ModelSpec, folder: Path) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
     """The files of each part that is whole, and what is wrong with each that is not."""
     found: dict[str, tuple[Path, ...]] = {"adapter": ()}
