@@ -1,5 +1,6 @@
 """A portrait and a voice in, a talking person out: the stages in their order."""
 
+import logging
 import time
 import traceback
 from collections import OrderedDict
@@ -56,12 +57,15 @@ from omniavatar.stages.schedule import make_schedule
 from omniavatar.stages.step_cache import plan_skips
 from omniavatar.weights.catalog import CATALOG, ModelSpec
 from omniavatar.weights.download import Report, fetch
-from omniavatar.weights.load import load_models
+from omniavatar.weights.files import find_faults, find_folder
+from omniavatar.weights.load import load_models, measure_files
 from omniavatar.weights.presets import LoraChoice
 from omniavatar.weights.record import settle_spec
 from omniavatar.weights.sizes import footprint_of_spec
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 KEPT_PROMPTS = 8
 
@@ -110,6 +114,11 @@ class AvatarPipeline:
         self._ran_out = False
         self._prompts: OrderedDict[str, Tensor] = OrderedDict()
 
+    @property
+    def arrangement(self) -> str:
+        """Where the networks are and in which precision, in words."""
+        return describe(self.placement)
+
     @cached_property
     def footprint(self) -> Footprint:
         """How large the networks are."""
@@ -150,11 +159,14 @@ class AvatarPipeline:
             )
         spec = settle_spec(CATALOG[model], folder=folder, loras=loras)
         chosen = choose_placement(device=device, dtype=dtype)
-        free = free_memory(chosen.device, memory)
-        placement = arrange(chosen, footprint_of_spec(spec), longest_work(spec), free, name=model)
+        free, work = free_memory(chosen.device, memory), longest_work(spec)
+        if find_faults(spec, find_folder(spec, folder)):
+            _foresee(lambda: arrange(chosen, footprint_of_spec(spec), work, free, name=model))
+        folder = fetch(spec, folder=folder, report=report)
+        placement = arrange(chosen, measure_files(spec, folder), work, free, name=model)
         models = load_models(
             spec,
-            folder=fetch(spec, folder=folder, report=report),
+            folder=folder,
             device=placement.device,
             dtype=placement.dtype,
             loras=loras,
@@ -522,6 +534,14 @@ class AvatarPipeline:
                 **{name: version(name) for name in ("torch", "diffusers", "transformers")},
             },
         }
+
+
+def _foresee(work: Callable[[], object]) -> None:
+    """Warn of what is going to fail, for a person who is about to wait for a download."""
+    try:
+        work()
+    except InputError as error:
+        logger.warning("%s", error)
 
 
 def longest_work(spec: ModelSpec) -> Work:

@@ -22,8 +22,7 @@ from torch import Tensor
 from omniavatar.errors import WeightsError
 from omniavatar.weights.build import Blueprint
 from omniavatar.weights.catalog import ModelSpec
-from omniavatar.weights.download import describe_bytes
-from omniavatar.weights.files import find_folder
+from omniavatar.weights.files import describe_bytes, find_folder
 from omniavatar.weights.load import open_blueprints
 from omniavatar.weights.presets import LoraChoice
 from omniavatar.weights.record import Record, read_record, settle_spec

@@ -19,6 +19,7 @@ from transformers import (
 
 from omniavatar.errors import WeightsError
 from omniavatar.models import Models
+from omniavatar.models.footprint import Footprint, measure
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
 from omniavatar.weights.build import (
     Blueprint,
@@ -85,6 +86,23 @@ def load_models(
             speech_encoder=parts.speech_encoder.build(device),
             transformer=parts.transformer.build(cpu if "transformer" in waiting else device),
             tokenizer=parts.tokenizer,
+        )
+
+
+def measure_files(spec: ModelSpec, folder: Path) -> Footprint:
+    """How large the networks in a folder are, before any weight is read.
+
+    Raises:
+        WeightsError: as in `load_models`.
+    """
+    with open_blueprints(
+        spec, folder=folder, dtype=torch.float32, vae_dtype=torch.float32
+    ) as parts:
+        return measure(
+            transformer=parts.transformer.network,
+            vae=parts.vae.network,
+            text_encoder=parts.text_encoder.network,
+            speech_encoder=parts.speech_encoder.network,
         )
 
 
