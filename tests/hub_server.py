@@ -59,7 +59,11 @@ class Hub:
             def log_message(self, *_words: object) -> None:
                 """Tests read the standard error of what they run."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_connection: object) -> None:
+                """Clients are killed in tests."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 

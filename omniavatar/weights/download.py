@@ -51,6 +51,9 @@ WAITS_SECONDS = (1, 2, 5, 15, 30, 60)
 
 LOCK = ".download.lock"
 
+LARGE_BYTES = 2**26
+"""Configurations and tokenizers are smaller, all weights are larger."""
+
 RESERVE_BYTES = 2**28
 """What is left free on the disk."""
 
@@ -294,9 +297,7 @@ def _receive_all(
     )
     tell()
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        # Configurations first, so that no part looks whole without its own; then what takes longest.
-        order = sorted(files, key=lambda entry: (entry.is_large, -entry.size))
-        pending = {pool.submit(_receive, entry, meter) for entry in order}
+        pending = {pool.submit(_receive, entry, meter) for entry in sorted(files, key=_turn)}
         try:
             while pending:
                 finished, pending = wait(pending, timeout=0.25, return_when=FIRST_EXCEPTION)
@@ -307,6 +308,12 @@ def _receive_all(
             meter.stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
     logger.info("%s is complete in %s", spec.name, folder)
+
+
+def _turn(entry: RemoteFile) -> tuple[bool, int]:
+    """Small files first, so that no part looks whole without its own; then what takes longest."""
+    large = entry.size >= LARGE_BYTES
+    return large, -entry.size if large else entry.size
 
 
 def _receive(entry: RemoteFile, meter: _Meter) -> None:
