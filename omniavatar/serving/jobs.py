@@ -181,6 +181,10 @@ class Jobs:
         pipelines: where the models come from.
         settings: limits and places; None reads the environment.
 
+    Attributes:
+        settings: the same.
+        store: where jobs are on disk.
+
     Raises:
         InputError: a variable of the environment can not be used.
         OutputError: jobs can not be kept.
@@ -188,10 +192,10 @@ class Jobs:
 
     def __init__(self, pipelines: Pipelines, settings: StoreSettings | None = None) -> None:
         self._pipelines = pipelines
-        self._settings = settings or StoreSettings.from_environment(os.environ)
-        self._store = Store(data_folder(self._settings, os.environ))
+        self.settings = settings or StoreSettings.from_environment(os.environ)
+        self.store = Store(data_folder(self.settings, os.environ))
         self._visits: dict[str, str] = {}
-        self._rates = Rates(self._store.folder / "rates.json")
+        self._rates = Rates(self.store.folder / "rates.json")
         self._on_device = spaces.GPU(duration=self._gpu_seconds)(self._stream)
         self._changed = threading.Condition()
         self._jobs: dict[str, _Job] = {}
@@ -199,15 +203,15 @@ class Jobs:
         self._running: _Job | None = None
         self._worker: threading.Thread | None = None
         self._closing = False
-        self._store.recover()
-        self._store.expire(self._settings)
-        for asked, status in self._store.load_all():
+        self.store.recover()
+        self.store.expire(self.settings)
+        for asked, status in self.store.load_all():
             self._jobs[asked.id] = _Job(asked, status)
 
     @property
     def served(self) -> Path:
         """The folder of videos and pictures, for `launch(allowed_paths=...)`."""
-        return self._store.served
+        return self.store.served
 
     # ---- asked for
 
@@ -245,10 +249,10 @@ class Jobs:
                 f"model is {model!r}. Use one of: {', '.join(CATALOG)}.", field="model"
             )
         with self._changed:
-            self._refuse_more(visitor, most_waiting or self._settings.waiting)
+            self._refuse_more(visitor, most_waiting or self.settings.waiting)
         inputs = read_inputs(request, CATALOG[model])
         settings = request.to_mapping()
-        asked, status = self._store.create(
+        asked, status = self.store.create(
             visitor=visitor,
             model=model,
             settings={name: settings[name] for name in settings.keys() - {"image", "audio"}},
@@ -295,7 +299,7 @@ class Jobs:
         self.cancel(job_id, wait=True)
         with self._changed:
             self._jobs.pop(job_id, None)
-        self._store.delete(job_id)
+        self.store.delete(job_id)
 
     def estimate(self, model: str, request: GenerationRequest, plan: VideoPlan) -> float:
         """How many seconds the device will take for a video."""
@@ -333,7 +337,7 @@ class Jobs:
                 f"You have {waiting} videos in the queue already. Wait until one is finished, or "
                 "stop one."
             )
-        if len(self._turns) >= self._settings.waiting_together:
+        if len(self._turns) >= self.settings.waiting_together:
             raise InputError("Too many videos are waiting here at the moment. Try again later.")
 
     # ---- seen
@@ -373,6 +377,11 @@ class Jobs:
             if cancel_on_close and not job.ended:
                 self.cancel(job_id)
 
+    def wait_for_change(self, seconds: float) -> None:
+        """Return when something changes in any job, or after so long."""
+        with self._changed:
+            self._changed.wait(seconds)
+
     def _wait_for_more(self, job: _Job, seen: int) -> None:
         with self._changed:
             self._changed.wait_for(lambda: job.changes != seen, SECONDS_OF_QUIET)
@@ -390,11 +399,11 @@ class Jobs:
         with self._changed:
             if job := self._jobs.get(job_id):
                 return job
-        kept = self._store.load(job_id)
+        kept = self.store.load(job_id)
         return None if kept is None else _Job(*kept)
 
     def _view(self, job: _Job) -> JobView:
-        asked, status, event, store = job.asked, job.status, job.event, self._store
+        asked, status, event, store = job.asked, job.status, job.event, self.store
         image, audio = store.inputs(asked)
         position, wait_seconds = self._place(job)
         of_chunk = job.progress
@@ -488,8 +497,8 @@ class Jobs:
             error = fault
         try:
             if state != "finished":
-                self._store.rescue_video(job.id)
-            self._store.drop_work(job.id)
+                self.store.rescue_video(job.id)
+            self.store.drop_work(job.id)
         except OSError:
             logger.exception("what is left of a job could not be put in order")
         with self._changed:
@@ -504,16 +513,16 @@ class Jobs:
         # Loaded here and not in `_stream`: on a shared GPU that is another process, which inherits
         # what is loaded and takes to its end what it loads itself.
         pipeline = self._pipelines.get(asked.model)
-        image, audio = self._store.inputs(asked)
+        image, audio = self.store.inputs(asked)
         request = GenerationRequest.from_mapping({**asked.settings, "image": image, "audio": audio})
         plan = pipeline.check(request)
         with self._changed:
             self._set(job, replace(job.status, chunks=len(plan.chunks)))
         notes = {} if asked.consent is None else {"consent": dict(asked.consent)}
         place = _Place(
-            video=self._store.video(job.id),
-            poster=self._store.poster(job.id),
-            pieces=self._store.pieces(job.id),
+            video=self.store.video(job.id),
+            poster=self.store.poster(job.id),
+            pieces=self.store.pieces(job.id),
             notes=notes,
         )
         with closing(self._on_device(asked.model, request, place, plan)) as work:
@@ -552,7 +561,7 @@ class Jobs:
     def _set(self, job: _Job, status: Status) -> None:
         job.status = status
         job.changes += 1
-        self._store.save(job.id, status)
+        self.store.save(job.id, status)
         self._changed.notify_all()
 
     def _end(self, job: _Job, state: State, error: Exception | None = None) -> None:
@@ -565,7 +574,7 @@ class Jobs:
         try:
             with self._changed:
                 busy = [job.id for job in self._jobs.values() if not job.ended]
-            gone = self._store.expire(self._settings, busy=busy)
+            gone = self.store.expire(self.settings, busy=busy)
         except OSError:
             logger.exception("old jobs could not be deleted")
             return

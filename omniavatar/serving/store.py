@@ -4,6 +4,7 @@
     jobs/ID/status.json     how far it came, replaced as a whole
     jobs/ID/inputs/         copies of the picture and the recording
     files/ID/               what the page may show: video.mp4, poster.jpg, previews, finished parts
+    batches/ID.json         the rows of a batch and their jobs; its zip is in files/ID
     servers/NAME            locked by the process that works on a job, for as long as it lives
 
 An ID can not be guessed, and only `files` is served, so that who knows the address of a video does
@@ -154,10 +155,11 @@ class Store:
         self.folder = folder.absolute()
         self.served = self.folder / "files"
         self._jobs = self.folder / "jobs"
+        self._batches = self.folder / "batches"
         self._servers = self.folder / "servers"
         self.server = secrets.token_hex(8)
         try:
-            for place in (self._jobs, self.served, self._servers):
+            for place in (self._jobs, self.served, self._batches, self._servers):
                 place.mkdir(parents=True, exist_ok=True)
             self._lock = (self._servers / self.server).open("w")
         except OSError as error:
@@ -166,6 +168,11 @@ class Store:
                 "OMNIAVATAR_DATA to another one."
             ) from error
         _lock(self._lock)
+
+    @staticmethod
+    def new_id() -> str:
+        """A name that cannot be guessed."""
+        return secrets.token_hex(16)
 
     # ---- one job
 
@@ -186,7 +193,7 @@ class Store:
             OutputError: it can not be written.
         """
         asked = Asked(
-            id=secrets.token_hex(16),
+            id=self.new_id(),
             visitor=whose(visitor),
             model=model,
             settings=dict(settings),
@@ -260,6 +267,32 @@ class Store:
         assert _ID.fullmatch(job), job
         for folder in (self._jobs / job, self.files(job)):
             shutil.rmtree(folder, ignore_errors=True)
+        (self._batches / f"{job}.json").unlink(missing_ok=True)
+
+    # ---- batches
+
+    def save_batch(self, batch: str, content: Mapping[str, Any]) -> None:
+        """Keep the rows of a batch.
+
+        Raises:
+            OutputError: they can not be written.
+        """
+        try:
+            _write(self._batches / f"{batch}.json", content)
+        except OSError as error:
+            raise OutputError(
+                f"The batch can not be kept ({error.strerror}). Try again later."
+            ) from error
+
+    def load_batch(self, batch: str) -> dict[str, Any] | None:
+        """What `save_batch` has kept; None when there is none."""
+        if not _ID.fullmatch(batch):
+            return None
+        try:
+            content = json.loads((self._batches / f"{batch}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
 
     # ---- all jobs
 
@@ -302,6 +335,11 @@ class Store:
         """
         now, found, gone = time.time(), [], []
         known = set()
+        for path in self._batches.glob("*.json"):
+            known.add(path.stem)
+            content = self.load_batch(path.stem) or {"rows": []}
+            if not any(row.get("job") in busy for row in content["rows"]):
+                found.append((path.stat().st_mtime, _size(self.files(path.stem)), path.stem))
         for asked, status in self.load_all():
             known.add(asked.id)
             if asked.id in busy or status.state in ("queued", "running"):
