@@ -346,11 +346,12 @@ def test_place_is_the_option_then_the_variable_then_the_working_folder_then_the_
 ):
     fetched = [hub.run("download", "14B", home=tmp_path).stdout.strip()]
     assert fetched == [str(tmp_path / ".cache" / "omniavatar" / "models")]
-    hub.refusal = 500
-    write_all(hub, tmp_path / "pretrained_models")
+    write_all(hub, tmp_path / "pretrained_models", without=[SHARD])
     write_all(hub, tmp_path / "volume")
+    hub.asked.clear()
     here = hub.run("download", "14B", home=tmp_path).stdout.strip()
     assert here == str(tmp_path / "pretrained_models")
+    assert hub.asked == [SHARD]
     there = {"OMNIAVATAR_WEIGHTS": str(tmp_path / "volume")}
     assert hub.run("download", "14B", home=tmp_path, **there).stdout.strip() == str(
         tmp_path / "volume"

@@ -83,7 +83,7 @@ def find_folder(spec: ModelSpec, folder: Path | str | None = None) -> Path:
     if named := os.environ.get(PLACE_VARIABLE):
         return Path(named).expanduser()
     published = spec.source.folder
-    if any(_files_at(place) for place in _all_places(spec, published)):
+    if any(_is_begun(place) for places in _places(spec, published).values() for place in places):
         return published.absolute()
     return user_cache_path("omniavatar", appauthor=False) / "models"
 
@@ -248,14 +248,18 @@ def _places(spec: ModelSpec, folder: Path) -> dict[str, list[Path]]:
     return places
 
 
-def _all_places(spec: ModelSpec, folder: Path) -> list[Path]:
-    return [place for options in _places(spec, folder).values() for place in options]
-
-
 def _files_at(place: Path) -> tuple[Path, ...]:
     if place.suffix:
         return (place,) if place.is_file() else ()
     return find_shards(place.parent, place.name)
+
+
+def _is_begun(place: Path) -> bool:
+    """Whether there is anything of what belongs to a place, be it one part of several."""
+    try:
+        return bool(_files_at(place))
+    except WeightsError:
+        return True
 
 
 def _missing(spec: ModelSpec, part: str, place: Path) -> str:
