@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from omniavatar.events import ChunkDone, Event, Finished, Notice, Preparing, StepDone
     from omniavatar.flops import transformer_flops
     from omniavatar.inputs import Inputs, read_inputs
+    from omniavatar.media.burn import burn_captions
+    from omniavatar.media.captions import Caption, align_captions, from_srt, to_srt
     from omniavatar.media.image import load_image
     from omniavatar.media.speech import load_speech, probe_speech
     from omniavatar.media.video import kept_pieces, read_settings, recover_video
@@ -60,6 +62,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AvatarPipeline": "pipeline",
     "CATALOG": "weights.catalog",
+    "Caption": "media.captions",
     "ChunkDone": "events",
     "ConvertProgress": "weights.converted",
     "DownloadProgress": "weights.download",
@@ -86,7 +89,9 @@ _HOMES = {
     "StepDone": "events",
     "VideoPlan": "plan",
     "WeightsError": "errors",
+    "align_captions": "media.captions",
     "attention_kernel": "speed",
+    "burn_captions": "media.burn",
     "check_files": "weights.download",
     "check_picture": "checks",
     "check_speech": "checks",
@@ -96,6 +101,7 @@ _HOMES = {
     "describe_bytes": "weights.files",
     "device_name": "memory",
     "fetch": "weights.download",
+    "from_srt": "media.captions",
     "kept_pieces": "media.video",
     "load_image": "media.image",
     "load_speech": "media.speech",
@@ -112,6 +118,7 @@ _HOMES = {
     "settings_without_effect": "effects",
     "settle_spec": "weights.record",
     "suggest_preset": "weights.presets",
+    "to_srt": "media.captions",
     "transformer_flops": "flops",
     "write_tables": "bench",
 }
@@ -121,6 +128,7 @@ __all__ = [
     "MEMORY_TIERS",
     "PRESETS",
     "AvatarPipeline",
+    "Caption",
     "ChunkDone",
     "ConvertProgress",
     "DownloadProgress",
@@ -145,7 +153,9 @@ __all__ = [
     "StepDone",
     "VideoPlan",
     "WeightsError",
+    "align_captions",
     "attention_kernel",
+    "burn_captions",
     "check_files",
     "check_picture",
     "check_speech",
@@ -155,6 +165,7 @@ __all__ = [
     "describe_bytes",
     "device_name",
     "fetch",
+    "from_srt",
     "kept_pieces",
     "load_image",
     "load_speech",
@@ -171,6 +182,7 @@ __all__ = [
     "settings_without_effect",
     "settle_spec",
     "suggest_preset",
+    "to_srt",
     "transformer_flops",
     "write_tables",
 ]
