@@ -6,6 +6,7 @@ there is no voice yet. What can not be used is told when the video is asked for,
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -13,13 +14,18 @@ import gradio as gr
 from omniavatar import (
     CATALOG,
     GenerationRequest,
+    ModelSpec,
     OmniAvatarError,
+    Preflight,
+    SpeechCheck,
     check_picture,
     check_speech,
     load_speech,
     preflight,
+    read_inputs,
 )
 from omniavatar.serving import drawings, wording
+from omniavatar.serving.jobs import Jobs
 from omniavatar.serving.page_inputs import HELPER, Form, Updates, request_values
 
 logger = logging.getLogger(__name__)
@@ -29,10 +35,10 @@ OF_VOICE = (
     *("audio", "audio_start", "audio_seconds", "silence_seconds"),
     *("overlap_frames", "max_tokens", "aspect"),
 )
-OF_TIME = ("steps", "guidance", "audio_guidance", "step_cache")
+OF_TIME = (*OF_PICTURE[:2], *OF_VOICE[:-1], "steps", "guidance", "audio_guidance", "step_cache")
 
 
-def connect_check(form: Form) -> None:
+def connect_check(form: Form, jobs: Jobs) -> None:
     """Look at the files whenever they or their settings change."""
     settings = form.settings
 
@@ -67,41 +73,54 @@ def connect_check(form: Form) -> None:
         }
 
     def listen(model: str, *chosen: bool, **values: Any) -> Updates:
-        values = request_values(*chosen, values)
+        values, spec = request_values(*chosen, values), CATALOG[model]
         path = _path(values["audio"])
         hidden: Updates = {form.voice_panel: gr.Group(visible=False)}
         if path is None:
             return hidden
+        part = {name: values[name] for name in ("audio_start", "audio_seconds", "silence_seconds")}
         try:
-            spec = CATALOG[model]
-            found = check_speech(
-                path,
-                spec,
-                audio_start=values["audio_start"] or 0.0,
-                audio_seconds=values["audio_seconds"],
-                silence_seconds=values["silence_seconds"] or 0.0,
-            )
-            whole = load_speech(path, sample_rate=spec.sample_rate)
+            with suppress(OmniAvatarError):  # no picture yet: the voice is told of by itself
+                request = _request(values)
+                whole = preflight(request, spec)
+                return _shown(whole.speech, path, spec, part, whole)
+            return _shown(check_speech(path, spec, **part), path, spec, part, None)
         except Exception as error:
             _log(error)
             return hidden
-        plan = _preflight(model, values)
-        seconds = whole.duration_seconds
-        start = (values["audio_start"] or 0.0) / seconds
-        cuts = () if plan is None else plan.cuts_seconds
+
+    def _shown(
+        found: SpeechCheck, path: str, spec: ModelSpec, part: dict[str, Any], plan: Preflight | None
+    ) -> Updates:
+        cut = part["audio_start"] or part["audio_seconds"]
+        samples = load_speech(path, sample_rate=spec.sample_rate).samples if cut else found.samples
+        seconds = len(samples) / spec.sample_rate
+        start = part["audio_start"] / seconds
         return {
             form.voice: drawings.waveform(
-                whole.samples,
+                samples,
                 start=start,
                 stop=start + found.speech_seconds / seconds,
-                cuts=[cut / seconds for cut in cuts],
-                words=wording.speech(found, None if plan is None else plan.chunks),
+                cuts=[each / seconds for each in (plan.cuts_seconds if plan else ())],
+                words=wording.speech(found, plan.chunks if plan else None),
             ),
             form.voice_panel: gr.Group(visible=True),
             form.voice_warnings: _warnings(found.warnings),
         }
 
-    def on_change(names: tuple[str, ...], run: Callable[..., Updates], outputs: list[Any]) -> None:
+    def estimate(model: str, *chosen: bool, **values: Any) -> str:
+        try:
+            spec = CATALOG[model]
+            inputs = read_inputs(_request(request_values(*chosen, values)), spec)
+            seconds = jobs.estimate(model, inputs.request, inputs.plan)
+        except Exception as error:
+            _log(error)
+            return ""
+        told = wording.about(seconds)
+        measured = "as measured on this machine" if jobs.is_measured(model) else "at a guess"
+        return f"<p>Takes {told}, {measured}</p>"
+
+    def on_change(names: tuple[str, ...], run: Callable[..., Any], outputs: list[Any]) -> None:
         gr.on(
             [
                 form.model.change,
@@ -119,6 +138,7 @@ def connect_check(form: Form) -> None:
 
     on_change(OF_PICTURE, look, [form.framing, form.framing_panel, form.picture_warnings])
     on_change(OF_VOICE, listen, [form.voice, form.voice_panel, form.voice_warnings])
+    on_change(OF_TIME, estimate, [form.estimate])
 
 
 def _warnings(sentences: Sequence[str]) -> Any:
@@ -130,14 +150,14 @@ def _path(upload: Any) -> str | None:
     return upload.get("path") if isinstance(upload, dict) else None
 
 
-def _preflight(model: str, values: Mapping[str, Any]) -> Any:
-    """What the request would make; None while it can not be used."""
+def _request(values: Mapping[str, Any]) -> GenerationRequest:
+    """The request of the form.
+
+    Raises:
+        InputError: something is missing or does not fit.
+    """
     files = {name: _path(values[name]) for name in ("image", "audio")}
-    try:
-        return preflight(GenerationRequest.from_mapping({**values, **files}), CATALOG[model])
-    except Exception as error:
-        _log(error)
-        return None
+    return GenerationRequest.from_mapping({**values, **files})
 
 
 def _log(error: Exception) -> None:

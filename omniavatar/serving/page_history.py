@@ -1,7 +1,8 @@
 """This browser's videos: who the visitor is, what was made, and the way back to it.
 
-The browser keeps a token that nobody can guess and the name of its last job. The server knows the
-visitor by that alone, so that a page which is closed, reloaded or cut off finds everything again.
+The browser keeps a token that nobody can guess and the names of its last job and batch. The server
+knows the visitor by that alone, so that a page which is closed, reloaded or cut off finds
+everything again.
 """
 
 import secrets
@@ -14,7 +15,7 @@ import gradio as gr
 
 from omniavatar.serving.jobs import JobView
 
-NOBODY = {"visitor": "", "job": "", "agreed": ""}
+NOBODY = {"visitor": "", "job": "", "batch": "", "agreed": ""}
 LONGEST = 24  # videos that are shown
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from omniavatar import CATALOG, setting_of, settings_without_effect
+from omniavatar import CATALOG, MEMORY_TIERS, setting_of, settings_without_effect
 from omniavatar.serving import controls
 from omniavatar.serving.behaviour import ROWS, Chip, Row, with_sentence
 
@@ -42,7 +42,7 @@ class Form:
 
     Attributes:
         settings: the control of each field of the request, in their order.
-        model: what makes it.
+        model, memory: what makes it.
         own_focus, own_audio_guidance: whether those settings are set at all, or left to the model.
         new_seed: whether each video draws its seed.
         agreed: the tick about consent.
@@ -50,6 +50,7 @@ class Form:
 
     settings: dict[str, Component]
     model: gr.Radio
+    memory: gr.Dropdown
     own_focus: gr.Checkbox
     own_audio_guidance: gr.Checkbox
     new_seed: gr.Checkbox
@@ -69,6 +70,12 @@ class Form:
     estimate: gr.HTML
 
     @property
+    def restorable(self) -> list[Component]:
+        """What `restored` may change."""
+        extra = [self.audio_guidance_panel, self.focus_panel]
+        return [self.model, *self.chosen, *extra, *self.settings.values()]
+
+    @property
     def chosen(self) -> list[Component]:
         """What a request is made of besides its own fields; see `request_values`."""
         return [self.own_focus, self.own_audio_guidance, self.new_seed]
@@ -83,11 +90,35 @@ def request_values(
         values["focus_x"] = values["focus_y"] = None
     if not own_audio_guidance:
         values["audio_guidance"] = None
-    if not values["audio_seconds"]:
-        values["audio_seconds"] = None
+    values["audio_seconds"] = values["audio_seconds"] or None
+    values["audio_start"] = values["audio_start"] or 0.0
+    values["silence_seconds"] = values["silence_seconds"] or 0.0
     if new_seed:
         values["seed"] = random.randrange(2**31)
     return values
+
+
+def restored(form: Form, model: str, values: Mapping[str, Any]) -> Updates:
+    """The form as it was when a video was asked for, its seed included.
+
+    Args:
+        values: fields of the request; what is missing was left to the model.
+    """
+    spec = CATALOG[model]
+    updates: Updates = {
+        form.model: gr.Radio(value=model, info=spec.description),
+        form.own_focus: "focus_x" in values or "focus_y" in values,
+        form.own_audio_guidance: "audio_guidance" in values,
+        form.audio_guidance_panel: gr.Column(visible="audio_guidance" in values),
+        form.focus_panel: gr.Row(visible="focus_x" in values or "focus_y" in values),
+        form.new_seed: False,
+    }
+    for name, control in form.settings.items():
+        shown = controls.page_default(name, spec)
+        if name in values:
+            shown["value"] = values[name]
+        updates[control] = gr.update(**shown)
+    return updates
 
 
 def build_form() -> Form:
@@ -154,6 +185,13 @@ def build_form() -> Form:
                 dice = gr.Button("Roll the dice", size="sm", elem_id="dice")
         show_rest("basic")
         show_rest("advanced")
+        memory = gr.Dropdown(
+            ["auto", *MEMORY_TIERS],
+            value="auto",
+            label="Memory",
+            info="How much memory of a GPU may be used; auto takes what is free.",
+            elem_id="memory",
+        )
         with gr.Accordion("Differences from the published code", open=False):
             show_rest("compatibility")
     with examples:
@@ -161,6 +199,7 @@ def build_form() -> Form:
     return Form(
         settings={name: settings[name] for name in controls.ENTRIES},
         model=model,
+        memory=memory,
         own_focus=own_focus,
         own_audio_guidance=own_audio_guidance,
         new_seed=new_seed,
@@ -220,7 +259,7 @@ def connect_form(form: Form) -> None:
             settings["focus_y"]: round(float(click.y), 2),
         }
 
-    form.model.change(
+    form.model.input(
         use_model, form.model, [form.model, *(settings[n] for n in of_model)], **HELPER
     )
     causes = ["steps", "guidance", "audio_guidance", "step_cache", "cache_coefficients", "fit"]
@@ -246,6 +285,13 @@ def connect_form(form: Form) -> None:
     )
     form.own_focus.input(
         lambda own: gr.Row(visible=own), form.own_focus, form.focus_panel, **HELPER
+    )
+    # What was cut from one recording, or centred in one picture, is not meant for the next.
+    settings["audio"].input(
+        lambda: (0, None), None, [settings["audio_start"], settings["audio_seconds"]], **HELPER
+    )
+    settings["image"].input(
+        lambda: (False, gr.Row(visible=False)), None, [form.own_focus, form.focus_panel], **HELPER
     )
     form.framing.click(
         focus_on,
@@ -290,8 +336,9 @@ def _build_examples(settings: Mapping[str, Component]) -> None:
                         min_width=0,
                         elem_classes="example",
                     )
+                    request |= {"audio_start": 0, "audio_seconds": None}
                     parts = [settings[name] for name in request]
-                    button.click(partial(tuple, request.values()), None, parts, **HELPER)
+                    button.click(partial(list, request.values()), None, parts, **HELPER)
 
 
 def _read_example(path: Path) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.processing_utils import save_file_to_cache
 
 from omniavatar import CATALOG, GenerationRequest, InputError, OmniAvatarError
 from omniavatar.serving.jobs import Jobs, JobView
 from omniavatar.serving.page_history import History, agreement, known, show_history
-from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, request_values
+from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, request_values, restored
 from omniavatar.serving.page_screen import Screen, show
 
 DRAFT_SECONDS = 3.0
@@ -16,6 +17,9 @@ DRAFT_STEPS = 0.5  # of those of the full version
 FOLLOW: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private"}
 SHOW_STATUS = (
     "() => document.querySelector('#screen').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+)
+SHOW_FORM = (
+    "(visit) => { document.querySelector('#form').scrollIntoView({block: 'start'}); return visit; }"
 )
 NO_AGREEMENT = "Please tick this first. It is asked once in each browser."
 
@@ -116,6 +120,25 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
             **show_history(jobs.history(visit["visitor"]), history),
         }
 
+    def restore(visit: Any) -> Updates:
+        """Bring the settings of the video that is shown back to the form, to change one of them."""
+        visit = known(visit)
+        view = _find(visit)
+        values = {**view.settings, **(view.options.get("draft") or {})}
+        values = {name: value for name, value in values.items() if value is not None}
+        if any(view.id == own.id for own in jobs.history(visit["visitor"])):
+            # The page may show what Gradio keeps; where jobs keep what was given it may not.
+            for name, path in (("image", view.image), ("audio", view.audio)):
+                if path.exists():
+                    cache = form.settings[name].GRADIO_CACHE
+                    values[name] = save_file_to_cache(path, cache_dir=cache)
+        return restored(form, view.model, values)
+
+    def choose(visit: Any, ids: list[str], chosen: gr.SelectData) -> Updates:
+        if not 0 <= int(chosen.index) < len(ids):
+            return {history.visit: gr.skip()}
+        return {history.visit: known(visit) | {"job": ids[chosen.index]}}
+
     begun = [history.visit, form.settings["seed"], form.banner, form.generate, form.draft]
     form.generate.click(None, js=SHOW_STATUS, **HELPER)
     for button, start in ((form.generate, begin), (form.draft, begin_draft)):
@@ -131,6 +154,10 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
     screen.full.click(begin_full, history.visit, begun, **HELPER).success(
         follow, history.visit, shown, show_progress="hidden", **FOLLOW
     )
+    screen.again.click(restore, history.visit, form.restorable, js=SHOW_FORM, **HELPER)
+    history.gallery.select(choose, [history.visit, history.jobs], history.visit, **HELPER).then(
+        follow, history.visit, shown, show_progress="hidden", **FOLLOW
+    ).then(restore, history.visit, form.restorable, **HELPER)
     screen.stop.click(stop, history.visit, screen.stop, **HELPER)
     page.load(
         arrive, history.visit, [history.visit, form.agreed, form.banner, *history.shown], **HELPER

@@ -14,9 +14,11 @@ from omniavatar import CATALOG, ChunkDone, Finished, StepDone
 from omniavatar.serving import controls, wording
 from omniavatar.serving.app_options import AppOptions
 from omniavatar.serving.jobs import Jobs, Stopped
+from omniavatar.serving.page_batch import build_batch, connect_batch
 from omniavatar.serving.page_check import connect_check
 from omniavatar.serving.page_history import build_history
 from omniavatar.serving.page_inputs import DEFAULT_MODEL, EXAMPLE_FOLDER, build_form, connect_form
+from omniavatar.serving.page_results import build_extras, connect_extras
 from omniavatar.serving.page_run import connect_run
 from omniavatar.serving.page_screen import build_screen
 from omniavatar.serving.theme import make_theme
@@ -38,15 +40,22 @@ def build(jobs: Jobs) -> gr.Blocks:
         title="OmniAvatar", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)
     ) as page:
         gr.HTML(TITLE, elem_id="title")
-        with gr.Row(equal_height=False, elem_id="create"):
-            with gr.Column(scale=5, min_width=340, elem_id="form"):
-                form = build_form()
-            with gr.Column(scale=6, min_width=340, elem_id="screen"):
-                screen = build_screen()
-                history = build_history()
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("One video"), gr.Row(equal_height=False, elem_id="create"):
+                with gr.Column(scale=5, min_width=340, elem_id="form"):
+                    form = build_form()
+                with gr.Column(scale=6, min_width=340, elem_id="screen"):
+                    screen = build_screen()
+                    with screen.results:
+                        extras = build_extras()
+                    history = build_history()
+            with gr.Tab("Many at once", elem_id="batch"):
+                batch = build_batch()
         connect_form(form)
-        connect_check(form)
+        connect_check(form, jobs)
         connect_run(page, form, screen, history, jobs)
+        connect_extras(extras, history, jobs)
+        connect_batch(page, batch, form, history, jobs)
         _add_api(jobs)
     return page
 
