@@ -1,10 +1,12 @@
+import itertools
 import json
+from pathlib import Path
 
 import pytest
 from app_process import write_portrait, write_voice
 from PIL import Image
 
-from omniavatar import read_settings
+from omniavatar import DownloadProgress, read_settings
 from omniavatar.serving.jobs import UNKNOWN_FAULT, Jobs
 from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.store import StoreSettings
@@ -13,8 +15,31 @@ from omniavatar.serving.store import StoreSettings
 class BrokenPipelines(Pipelines):
     """A set-up that fails in a way that nobody foresaw."""
 
-    def get(self, model):
+    def get(self, model, **_more):
         raise RuntimeError(f"{model} fell over in /secret/place")
+
+
+class DistantPipelines(Pipelines):
+    """As if the model's files had to be downloaded first."""
+
+    def __init__(self, updates):
+        super().__init__()
+        self.updates = updates
+
+    def get(self, model, *, report=None, **more):
+        for done in self.updates:
+            report(
+                DownloadProgress(
+                    model=model,
+                    folder=Path("/models"),
+                    file="model.safetensors",
+                    done_bytes=done * 10**9,
+                    total_bytes=18 * 10**9,
+                    bytes_per_second=5e7,
+                    remaining_seconds=60.0,
+                )
+            )
+        return super().get(model, **more)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +80,24 @@ def test_a_fault_of_ours_is_logged_and_not_shown(tmp_path, values, caplog):
     last = wait(broken, broken.submit("nano", values, visitor="me"))[-1]
     assert (last.state, last.error) == ("failed", UNKNOWN_FAULT)
     assert "/secret/place" in caplog.text
+
+
+def test_a_job_tells_how_far_the_download_of_its_model_is(tmp_path, values):
+    jobs = Jobs(DistantPipelines([2]), StoreSettings(data=tmp_path))
+    views = wait(jobs, jobs.submit("nano", values, visitor="me"))
+    assert "Downloading nano: 2.0 GB of 18.0 GB, 50 MB/s, about 1:00 left" in {
+        view.phase for view in views
+    }
+    assert views[-1].state == "finished"
+
+
+def test_a_job_that_is_stopped_ends_the_download_of_its_model(tmp_path, values):
+    jobs = Jobs(DistantPipelines(itertools.repeat(2)), StoreSettings(data=tmp_path))
+    job_id = jobs.submit("nano", values, visitor="me")
+    for view in jobs.follow(job_id):
+        if view.phase.startswith("Downloading"):
+            jobs.cancel(job_id)
+    assert jobs.view(job_id).state == "stopped"
 
 
 def test_a_job_tells_how_far_it_is_and_leaves_a_video_with_what_was_asked(jobs, values):

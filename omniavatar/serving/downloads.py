@@ -30,6 +30,11 @@ def phase(progress: "DownloadProgress") -> str:
     return f"{words}, {speed}/s, about {wording.clock(progress.remaining_seconds)} left"
 
 
+def preparing(progress: "DownloadProgress") -> str:
+    """What a job does meanwhile: "downloading 14B: 5.1 GB of 71.9 GB, ..."."""
+    return f"downloading {progress.model}: {phase(progress)}"
+
+
 class DownloadScreen:
     """Tells of a download: one line that is rewritten on a terminal, elsewhere one every tenth."""
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from PIL import Image
 from omniavatar import (
     CATALOG,
     ChunkDone,
+    DownloadProgress,
     Event,
     Finished,
     GenerationRequest,
@@ -44,7 +45,7 @@ from omniavatar import (
     load_speech,
     read_inputs,
 )
-from omniavatar.serving import wording
+from omniavatar.serving import downloads, wording
 from omniavatar.serving.estimate import Rates, work_of
 from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.store import Asked, State, Status, Store, StoreSettings, data_folder, whose
@@ -172,6 +173,10 @@ class Stopped:
     """
 
     path: Path | None
+
+
+class _StoppedError(Exception):
+    """The job is to stop while its model is still being downloaded."""
 
 
 class Jobs:
@@ -512,7 +517,10 @@ class Jobs:
             return self._stopped
         # Loaded here and not in `_stream`: on a shared GPU that is another process, which inherits
         # what is loaded and takes to its end what it loads itself.
-        pipeline = self._pipelines.get(asked.model)
+        try:
+            pipeline = self._pipelines.get(asked.model, report=partial(self._hear_download, job))
+        except _StoppedError:
+            return self._stopped
         image, audio = self.store.inputs(asked)
         request = GenerationRequest.from_mapping({**asked.settings, "image": image, "audio": audio})
         plan = pipeline.check(request)
@@ -538,6 +546,13 @@ class Jobs:
     @property
     def _stopped(self) -> State:
         return "interrupted" if self._closing else "stopped"
+
+    def _hear_download(self, job: _Job, progress: DownloadProgress) -> None:
+        """Tell how far a model's files are; a job that is to stop leaves the rest to the next."""
+        if job.stop.is_set():
+            raise _StoppedError
+        elapsed = time.time() - (job.status.started or time.time())
+        self._hear(job, Preparing(what=downloads.preparing(progress), elapsed_seconds=elapsed))
 
     def _hear(self, job: _Job, event: Event) -> None:
         """Take notice of what the pipeline tells."""
