@@ -40,6 +40,9 @@ class Pose:
         gaze_x, gaze_y: -1..1.
         brow: -1..1, up is positive.
         smile: -1 stern, 0 neutral, 1 smiling.
+        sad: 0..1, brows that rise towards the middle over a mouth that falls.
+        wave: how far a hand is raised, 0 out of the picture to 1 beside the head.
+        swing: of the raised hand, -1..1.
         mouth: [n, t, 3] opening, width, rounding, each about 0..1.
     """
 
@@ -53,6 +56,9 @@ class Pose:
     gaze_y: Tensor
     brow: Tensor
     smile: Tensor
+    sad: Tensor
+    wave: Tensor
+    swing: Tensor
     mouth: Tensor
 
     @classmethod
@@ -126,12 +132,15 @@ class Area:
     y: Tensor
     face_x: Tensor  # moved by yaw and pitch
     face_y: Tensor
+    body_x: Tensor  # not moved at all, [k, 1, h, w], as is the next
+    body_y: Tensor
     pixels_per_unit: Tensor  # [k, 1, 1, 1]
     line: Tensor | None  # [k, 1, 1, 1] width of outlines, None when nobody has them
     traits: tuple[Traits, ...]  # k of them
     presenters: Presenters  # all, as is the pose
     pose: Pose
     index: Tensor | None  # [k] which of all, None when it is all
+    surface: Tensor | None = None  # [k, t, h, w] brightness of what is painted, about 1
 
     def _chosen(self, values: Tensor) -> Tensor:
         return values if self.index is None else values[self.index]
@@ -174,7 +183,16 @@ class Area:
             inner = 0.5 - (distance + self.line) * self.pixels_per_unit
             inner = torch.where(self.line > 0, inner.clamp_(0, 1), 1.0)
             colour = torch.lerp(colour * 0.32, colour, inner[:, :, None])
+        if self.surface is not None:
+            colour = colour * self.surface[:, :, None]
         self.mix(colour, cover)
+
+    def paint_softly(
+        self, distance: Tensor, colour: Tensor, *, soft: Tensor | float, opacity: float = 1.0
+    ) -> None:
+        """Fill a shape whose edge fades over `soft` units, half of them on each side."""
+        cover = (0.5 - distance / soft).clamp_(0, 1)
+        self.mix(colour, cover * cover * (3 - 2 * cover) * opacity)
 
     def shade(self, distance: Tensor, amount: Tensor | float) -> None:
         """Darken a shape by a share that may vary from pixel to pixel."""
@@ -191,6 +209,7 @@ class Canvas:
     def __init__(self, pixels: Tensor, presenters: Presenters, pose: Pose, reach: float) -> None:
         self.pixels = pixels
         self.presenters = presenters
+        self.surface: Callable[[Area], Tensor] | None = None
         self._pose = pose
         self._reach = reach
         height, width = pixels.shape[-2:]
@@ -267,8 +286,10 @@ class Canvas:
 
         centre_x, centre_y, size = chosen(self._places).unbind(1)  # [k, 1, 1, 1] each
         shift_x, shift_y, cos, sin, yaw, pitch = chosen(self._tracks).unbind(2)  # [k, t, 1, 1]
-        x = (self.columns[horizontal] - centre_x) / size - shift_x
-        y = (self.lines[vertical, None] - centre_y) / size - shift_y - 1
+        body_x = (self.columns[horizontal] - centre_x) / size + 0 * self.lines[vertical, None]
+        body_y = (self.lines[vertical, None] - centre_y) / size + 0 * self.columns[horizontal]
+        x = body_x - shift_x
+        y = body_y - shift_y - 1
         x, y = x * cos + y * sin, y * cos - x * sin + 1
         traits = tuple(self.presenters.traits[row] for row in rows)
         pixels_per_unit = size * self.half
@@ -277,12 +298,17 @@ class Canvas:
             width = max(1.0, self.half / 64 * 1.1)
             lines = [width * (one.style == "outlined") for one in traits]
             line = torch.tensor(lines, device=pixels.device)[:, None, None, None] / pixels_per_unit
-        return Area(
+        turn = self._turned(index)
+        # On a turned head the features lie on a cylinder, seen from its side.
+        face_x = x if turn is None else x.clamp(-0.999, 0.999).asin() - turn
+        area = Area(
             pixels=pixels,
             x=x,
             y=y,
-            face_x=x - yaw,
+            face_x=face_x - yaw,
             face_y=y - pitch,
+            body_x=body_x,
+            body_y=body_y,
             pixels_per_unit=pixels_per_unit,
             line=line,
             traits=traits,
@@ -290,6 +316,16 @@ class Canvas:
             pose=self._pose,
             index=index,
         )
+        if self.surface is not None:
+            area.surface = self.surface(area)
+        return area
+
+    def _turned(self, index: Tensor | None) -> Tensor | None:
+        """[k, 1, 1, 1] radians by which heads are turned away, None when none is."""
+        turn = self.presenters.numbers.get("turn")
+        if turn is None:
+            return None
+        return (turn if index is None else turn[index])[:, None, None, None]
 
 
 def lift(height: int, width: int) -> float:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from omniavatar.nano.drawing import Pose, Regions, regions, render
 from omniavatar.nano.espeak import SAMPLE_RATE
-from omniavatar.nano.presenters import Presenters, sample_presenters
-from omniavatar.nano.prompts import BEHAVIOURS, MOODS, sentence
+from omniavatar.nano.presenters import Look, Presenters, sample_presenters
+from omniavatar.nano.prompts import BEHAVIOURS, MOODS, WIDE_BEHAVIOURS, WIDE_MOODS, sentence
 from omniavatar.nano.speech import ROWS_PER_SECOND, VISEMES, SpeechBank
 
 SAMPLES_PER_ROW = SAMPLE_RATE // ROWS_PER_SECOND
@@ -54,8 +54,8 @@ class Clips:
         first_row: [n] int64. Frame k shows waveform row `first_row + k - 1`; -1 (frame 0 of a
             first window, whose waveform begins with the row of frame 1) stands for the zero row.
         prompts: n sentences.
-        behaviour: [n] int64, index into `prompts.BEHAVIOURS`.
-        mood: [n] int64, index into `prompts.MOODS`.
+        behaviour: [n] int64, index into `prompts.WIDE_BEHAVIOURS`.
+        mood: [n] int64, index into `prompts.WIDE_MOODS`.
         pose: tracks of head, eyes, brows, mouth and smile, each [n, t] (mouth [n, t, 3]).
         regions: boxes of mouth, eyes and head in pixels, [n, t, 4] each.
         static: [n, h, w] bool, pixels equal in all frames and in the reference.
@@ -126,20 +126,23 @@ class _Draw:
         return torch.randint(below, (count,), generator=self.generator, device=device).cpu()
 
 
-def _behaviours(draw: _Draw, count: int, names: Sequence[str] | None) -> tuple[Tensor, Tensor]:
+def _behaviours(
+    draw: _Draw, count: int, names: Sequence[str] | None, look: Look
+) -> tuple[Tensor, Tensor]:
     """Number of the behaviour and of the mood, [count] each."""
+    known = WIDE_BEHAVIOURS if look == "wide" else BEHAVIOURS
     if names is None:
-        behaviour = draw.integers(count, len(BEHAVIOURS))
+        behaviour = draw.integers(count, len(known))
         still = draw.uniform(count) < _EXTRA_STILL
         behaviour[still] = BEHAVIOURS.index("still")
     else:
-        numbers = [BEHAVIOURS.index(name) for name in names]
+        numbers = [known.index(name) for name in names]
         behaviour = torch.tensor([numbers[i % len(numbers)] for i in range(count)])
     free = draw.uniform(count)
     mood = (free > 0.5).long() + (free > 0.75).long()
-    mood[behaviour == BEHAVIOURS.index("plain")] = MOODS.index("neutral")
-    for name in ("smiling", "serious"):
-        mood[behaviour == BEHAVIOURS.index(name)] = MOODS.index(name)
+    mood[behaviour == known.index("plain")] = MOODS.index("neutral")
+    for name in set(known) & set(WIDE_MOODS):
+        mood[behaviour == known.index(name)] = WIDE_MOODS.index(name)
     return behaviour, mood
 
 
@@ -175,6 +178,18 @@ def _glances(draw: _Draw, times: Tensor, hold_seconds: Tensor, last: float) -> T
     return places[people, place].lerp(places[people, place + 1], share * share * (3 - 2 * share))
 
 
+def _waving(draw: _Draw, times: Tensor) -> tuple[Tensor, Tensor]:
+    """[n, t] each: how far a hand is raised, and its swing. Half of the hands are up before."""
+    count = times.shape[0]
+    comes = draw.uniform(count, 1) < 0.5
+    since = times - draw.uniform(count, 1, low=0.0, high=0.6)
+    raised = torch.where(comes, (since / 0.5).clamp(0, 1), torch.ones_like(times))
+    raised = raised * raised * (3 - 2 * raised)
+    rate = draw.uniform(count, 1, low=1.2, high=2.2)
+    phase = draw.uniform(count, 1, high=2 * math.pi)
+    return raised, (2 * math.pi * rate * times + phase).sin() * raised
+
+
 def _slow(values: Tensor, frames: int = 9) -> Tensor:
     """[n, t] smoothed in time."""
     window = torch.hann_window(frames + 2, periodic=False)[1:-1]
@@ -195,7 +210,7 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
     last = float(times.max()) + 1
 
     def does(name: str) -> Tensor:
-        return (behaviour == BEHAVIOURS.index(name)).float()[:, None]
+        return (behaviour == WIDE_BEHAVIOURS.index(name)).float()[:, None]
 
     calm = 1 - 0.88 * does("still")
     around, nods = does("looking around"), does("nodding")
@@ -210,8 +225,13 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
     gaze = glance * (0.12 * calm + 0.88 * around)[..., None]
     ramps = (draw.uniform(count, 1) < 0.5).float()
     ramp = 1 - ramps * (1 - (times / 0.8).clamp(0, 1))
-    feeling = torch.tensor([0.0, 1.0, -1.0])[mood][:, None]
+    feeling = torch.tensor([0.0, 1.0, -1.0, 0.0])[mood][:, None]
+    sad = (mood == WIDE_MOODS.index("sad")).float()[:, None]
     strength = draw.uniform(count, 1, low=0.7, high=1.0)
+    wave = swing = torch.zeros_like(times)
+    if does("waving").any():
+        wave, swing = _waving(draw, times)
+        wave, swing = wave * does("waving"), swing * does("waving")
     return Pose(
         head_x=0.03 * calm * _sway(draw, times),
         head_y=0.018 * calm * _sway(draw, times) + 0.035 * nod,
@@ -223,6 +243,9 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
         gaze_y=gaze[..., 1] * 0.7,
         brow=(0.45 * _sway(draw, times) + 1.1 * spoken) * (0.4 + 0.6 * calm),
         smile=feeling * strength * ramp,
+        sad=sad * strength * ramp,
+        wave=wave,
+        swing=swing,
         mouth=mouth,
     )
 
@@ -279,6 +302,7 @@ def sample_clips(
     behaviours: Sequence[str] | None = None,
     continuation_share: float = 1 / 3,
     context_rows: int = 25,
+    look: Look = "drawn",
 ) -> Clips:
     """Draw clips of presenters who say pieces of the bank.
 
@@ -288,10 +312,11 @@ def sample_clips(
         count, frames, height, width: sizes; height and width are multiples of 8.
         generator: all that is random; a CPU generator gives the same clips on every device.
         device: where the clips are drawn and stay.
-        behaviours: names from `prompts.BEHAVIOURS`, taken in turn; None draws at random, an
-            extra fifth of all clips keeping still.
+        behaviours: names from `prompts.BEHAVIOURS` (or, for the wide look, `WIDE_BEHAVIOURS`),
+            taken in turn; None draws at random, an extra fifth of all clips keeping still.
         continuation_share: share of windows that continue a video.
         context_rows: rows of speech in the waveform beyond those shown.
+        look: see `presenters.sample_presenters`.
 
     Raises:
         ValueError: the bank's streams are too short.
@@ -300,8 +325,9 @@ def sample_clips(
     if bank.mouth.shape[1] < rows + 2:
         raise ValueError(f"streams have {bank.mouth.shape[1]} rows, at least {rows + 2} are needed")
     draw = _Draw(generator)
-    presenters = sample_presenters(count, generator=generator, device=device)
-    behaviour, mood = _behaviours(draw, count, behaviours)
+    presenters = sample_presenters(count, generator=generator, device=device, look=look)
+    behaviour, mood = _behaviours(draw, count, behaviours, look)
+    presenters = presenters.with_waving((behaviour == WIDE_BEHAVIOURS.index("waving")).tolist())
     continues = draw.uniform(count) < continuation_share
     stream = draw.integers(count, bank.mouth.shape[0])
     first_in_bank = draw.integers(count, bank.mouth.shape[1] - rows - 1) + 1
@@ -326,7 +352,7 @@ def sample_clips(
     seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
     chance = random.Random(int(seed))
     prompts = tuple(
-        sentence(traits, behaviour=BEHAVIOURS[b], mood=MOODS[m], chance=chance)
+        sentence(traits, behaviour=WIDE_BEHAVIOURS[b], mood=WIDE_MOODS[m], chance=chance)
         for traits, b, m in zip(presenters.traits, behaviour.tolist(), mood.tolist(), strict=True)
     )
     samples = _cut(

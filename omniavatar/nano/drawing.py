@@ -5,6 +5,7 @@ What lies behind or below the head never moves, and is drawn once for all frames
 
 # n presenters, t frames, h height, w width
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from omniavatar.nano.canvas import PITCH_SHIFT, YAW_SHIFT, Canvas, Pose, lift
 from omniavatar.nano.face import paint_face, paint_glasses
 from omniavatar.nano.figure import paint_figure
 from omniavatar.nano.hair import paint_hair_behind, paint_hair_in_front, paint_headwear
+from omniavatar.nano.hands import paint_hand
+from omniavatar.nano.photographic import draw_photographic
 from omniavatar.nano.presenters import Presenters, Traits, sample_presenters
 from omniavatar.nano.scenery import paint_scenery
 
@@ -22,6 +25,8 @@ __all__ = ["Pose", "Presenters", "Regions", "Traits", "regions", "render", "samp
 # A GPU likes long rows of work, a CPU what fits its cache. At 128 x 128.
 _FRAMES_AT_ONCE = {"cuda": 2048}
 _FRAMES_AT_ONCE_ELSEWHERE = 128
+
+_Draw = Callable[[Presenters, Pose, int, int, float], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +66,23 @@ def render(
         people = presenters.take(range(rows.start, rows.stop))
         for start in range(0, frames, at_once):
             part = (rows, slice(start, start + at_once))
-            drawn = _draw(people, pose.at(part), height, width, reach)
-            pictures[part] = drawn.mul_(255).round_() if as_bytes else drawn
+            for draw, who in _by_style(people):
+                chosen = people.take(who) if len(who) < len(people) else people
+                rows_of = torch.tensor(who, device=device)
+                poses = pose.at(part).map(lambda track, rows_of=rows_of: track[rows_of])  # type: ignore[misc]
+                drawn = draw(chosen, poses, height, width, reach)
+                drawn = drawn.mul_(255).round_().to(dtype) if as_bytes else drawn
+                pictures[rows_of + row, part[1]] = drawn
     return pictures
+
+
+def _by_style(presenters: Presenters) -> Iterator[tuple[_Draw, list[int]]]:
+    """Who is drawn by which function."""
+    is_photographic = [one.style == "photographic" for one in presenters.traits]
+    for draw, wanted in ((_draw, False), (draw_photographic, True)):
+        who = [row for row, found in enumerate(is_photographic) if found == wanted]
+        if who:
+            yield draw, who
 
 
 def _reach(pose: Pose) -> float:
@@ -93,6 +112,7 @@ def _draw(presenters: Presenters, pose: Pose, height: int, width: int, reach: fl
     paint_hair_in_front(canvas)
     paint_glasses(canvas)
     paint_headwear(canvas)
+    paint_hand(canvas)
     return pixels.clamp_(0, 1)
 
 
@@ -121,6 +141,8 @@ def regions(presenters: Presenters, pose: Pose, *, height: int, width: int) -> R
 
     one = torch.ones_like(pose.yaw)
     shift_x, shift_y = pose.yaw * YAW_SHIFT, pose.pitch * PITCH_SHIFT
+    if "turn" in number:
+        shift_x = (number["turn"] + shift_x).sin()
     eyes_half = number["eye_x"] + torch.maximum(number["eye_width"], number["brow_width"]) + 0.06
     length = number["length"]
     return Regions(

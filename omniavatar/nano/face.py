@@ -30,15 +30,10 @@ def paint_face(canvas: Canvas) -> None:
     """Draw the head and all that is on its front, but glasses and hair."""
     _paint_ears(canvas)
     _paint_skin(canvas)
-    canvas.paint_each(
-        FACE,
-        lambda traits: traits.beard,
-        {"stubble": _paint_stubble, "full": _paint_full_beard, "goatee": _paint_goatee},
-    )
+    paint_beard(canvas)
     for area in canvas.areas(_MOUTH):
         _paint_mouth(area)
-    for area in canvas.areas(_MOUTH, lambda t: t.beard in ("moustache", "full", "goatee")):
-        _paint_moustache(area)
+    paint_moustache(canvas)
     canvas.paint_each(
         _NOSE,
         lambda traits: traits.nose,
@@ -60,6 +55,21 @@ def paint_face(canvas: Canvas) -> None:
     )
     for area in canvas.areas(_BROWS):
         _paint_brows(area)
+
+
+def paint_beard(canvas: Canvas) -> None:
+    """Draw what of a beard lies below and beside the mouth."""
+    canvas.paint_each(
+        FACE,
+        lambda traits: traits.beard,
+        {"stubble": _paint_stubble, "full": _paint_full_beard, "goatee": _paint_goatee},
+    )
+
+
+def paint_moustache(canvas: Canvas) -> None:
+    """Draw what of a beard hangs over the mouth."""
+    for area in canvas.areas(_MOUTH, lambda t: t.beard in ("moustache", "full", "goatee")):
+        _paint_moustache(area)
 
 
 def paint_glasses(canvas: Canvas) -> None:
@@ -174,7 +184,7 @@ def _paint_mouth(area: Area) -> None:
     bend = 1 - u.square()
     bow = bend.sqrt()
     # Corners rise with a smile and fall with a stern face; the middle does the opposite.
-    curve = 0.13 * smile.clamp(min=0) + 0.085 * smile.clamp(max=0)
+    curve = 0.13 * smile.clamp(min=0) + 0.085 * smile.clamp(max=0) - 0.12 * area.track("sad")
     y = area.face_y - _mouth_middle(area) - curve * (bend - 0.62)
     pout = rounding * (opening * 5).clamp(0, 1)
     rise = 0.17 * opening + 0.03 * pout
@@ -294,7 +304,9 @@ def _paint_brows(area: Area) -> None:
     middle = area.number("eye_y") - area.number("brow_gap")
     middle = middle - 0.07 * area.track("brow") + 0.03 * stern
     arch = 1 - (x / wide).square()
-    tilt = area.number("brow_tilt") + 0.20 * stern
+    sad = area.track("sad")
+    middle = middle - 0.05 * sad
+    tilt = area.number("brow_tilt") * (1 - sad) + 0.20 * stern - 0.42 * sad
     edge = middle - area.number("brow_arch") * arch - tilt * x
     thick = area.number("brow_thick") * (0.55 + 0.45 * arch.clamp(min=0))
     area.paint(both((area.face_y - edge).abs() - thick, x.abs() - wide), area.colour("brows"))

@@ -4,7 +4,8 @@
 
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -53,6 +54,54 @@ _RANGES = {
     "second_y": (-0.75, 0.15),
     "second_size": (0.16, 0.30),
 }
+
+_WIDE_RANGES = {
+    "size": (0.24, 0.62),
+    "centre_x": (-0.22, 0.22),
+    "centre_y": (-0.34, 0.06),
+    "turn": (0.0, 0.0),  # radians by which the head is turned away, for good
+    "hand_side": (-1.0, 1.0),
+    "phase": (0.0, 6.28),  # tells the grain of one presenter's surfaces from another's
+}
+"""What a wider choice of presenters has in place of `_RANGES`, or besides."""
+
+_PHOTOGRAPHIC_RANGES = {
+    "length": (1.24, 1.46),
+    "square": (2.0, 2.35),
+    "taper": (0.16, 0.32),
+    "eye_x": (0.36, 0.43),
+    "eye_y": (-0.14, -0.02),
+    "eye_width": (0.15, 0.20),
+    "eye_height": (0.085, 0.120),
+    "iris": (0.085, 0.105),
+    "brow_gap": (0.17, 0.25),
+    "nose_y": (0.30, 0.40),
+    "nose_size": (0.15, 0.22),
+    "mouth_y": (0.66, 0.78),
+    "mouth_width": (0.32, 0.42),
+    "lip_upper": (0.035, 0.080),
+    "lip_lower": (0.055, 0.110),
+    "neck": (0.46, 0.66),
+    "turn": (-0.55, 0.55),
+    "light_x": (-0.80, 0.80),
+    "light_y": (-0.65, 0.15),
+    "ambient": (0.25, 0.80),
+    "light_level": (0.0, 1.0),
+    "skin_grain": (0.0, 0.07),
+    "hair_grain": (0.15, 0.55),
+    "cloth_grain": (0.04, 0.25),
+    "teeth": (0.75, 1.05),
+    "clutter": (0.0, 1.0),
+    "bokeh": (0.2, 4.0),  # pixels, as is the next, of a picture of 128
+    "blur": (0.1, 0.9),
+    "vignette": (0.0, 0.16),
+    "exposure": (0.72, 1.22),
+    "warmth": (-0.10, 0.12),
+    "gamma": (0.75, 1.30),
+    "saturation": (0.30, 0.95),
+    "grain": (0.0, 0.018),
+}
+"""The same for presenters drawn as a camera would see them."""
 
 HAIR_COLOURS = {
     "black": (34, 28, 30),
@@ -103,7 +152,12 @@ _WALLS = {
     "plain": 25, "gradient": 25, "striped": 16, "panelled": 10, "dotted": 6, "glowing": 12,
     "curtain": 6,
 }  # fmt: skip
+_STYLES = {"flat": 38, "outlined": 24, "shaded": 38}
+_WIDE_STYLES = {"flat": 18, "outlined": 16, "shaded": 20, "photographic": 46}
 _OBJECTS = {"none": 50, "picture": 14, "window": 10, "plant": 12, "lamp": 8, "shelf": 6}
+
+
+Look = Literal["drawn", "wide"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +181,7 @@ class Traits:
     wall_colour: str
     objects: tuple[str, str]
     lipstick: bool
+    waves: bool = False
 
     @property
     def has_long_hair(self) -> bool:
@@ -162,6 +217,12 @@ class Presenters:
             framing=self.framing,
         )
 
+    def with_waving(self, waves: Iterable[bool]) -> "Presenters":
+        """The same presenters, of whom some have a hand to wave."""
+        chosen = zip(self.traits, waves, strict=True)
+        traits = tuple(replace(one, waves=does) if does else one for one, does in chosen)
+        return replace(self, traits=traits)
+
     def take(self, rows: Iterable[int]) -> "Presenters":
         """Some of the presenters, in the order asked."""
         chosen = list(rows)
@@ -178,14 +239,14 @@ def _weighted(weights: Mapping[str, int], chance: random.Random) -> str:
     return chance.choices(list(weights), list(weights.values()))[0]
 
 
-def _traits(chance: random.Random) -> Traits:
+def _traits(chance: random.Random, styles: Mapping[str, int]) -> Traits:
     hair = _weighted(_HAIR, chance)
     headwear = _weighted(_HEADWEAR, chance)
     can_wear_beard = hair not in _LONG_HAIR | {"bob", "bun"} and headwear != "headscarf"
     beards = {"none": 50, "stubble": 14, "full": 16, "goatee": 8, "moustache": 12}
     beard = _weighted(beards, chance) if can_wear_beard else "none"
     return Traits(
-        style=_weighted({"flat": 38, "outlined": 24, "shaded": 38}, chance),
+        style=_weighted(styles, chance),
         hair=hair,
         hair_colour=_weighted(
             {
@@ -259,16 +320,28 @@ def _colours(traits: Traits, chance: random.Random) -> dict[str, list[float]]:
 
 
 def sample_presenters(
-    count: int, *, generator: torch.Generator, device: torch.device | str
+    count: int,
+    *,
+    generator: torch.Generator,
+    device: torch.device | str,
+    look: Look = "drawn",
 ) -> Presenters:
-    """Invent presenters; one draw of `generator` seeds them all, so any device gets the same."""
+    """Invent presenters; one draw of `generator` seeds them all, so any device gets the same.
+
+    Args:
+        look: "drawn" cartoons in the middle of the picture, or "wide": besides those, people as a
+            camera sees them, heads turned away, any framing from the face to the half body.
+    """
     seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
     chance = random.Random(int(seed))
-    traits = tuple(_traits(chance) for _ in range(count))
+    styles = _STYLES if look == "drawn" else _WIDE_STYLES
+    traits = tuple(_traits(chance, styles) for _ in range(count))
     numbers = {
         name: torch.tensor([chance.uniform(low, high) for _ in range(count)])
         for name, (low, high) in _RANGES.items()
     }
+    if look == "wide":
+        numbers |= _wide_numbers(traits, numbers, chance)
     colours = [_colours(one, chance) for one in traits]
     framing = zip(*(numbers[name].tolist() for name in ("centre_x", "centre_y", "size")),
                   strict=True)  # fmt: skip
@@ -280,3 +353,21 @@ def sample_presenters(
         traits=traits,
         framing=tuple(framing),
     )
+
+
+def _wide_numbers(
+    traits: tuple[Traits, ...], numbers: Mapping[str, Tensor], chance: random.Random
+) -> dict[str, Tensor]:
+    count = len(traits)
+    wide = {
+        name: torch.tensor([chance.uniform(low, high) for _ in range(count)])
+        for name, (low, high) in _WIDE_RANGES.items()
+    }
+    # Small heads stand higher in the picture, so that what is below them is body.
+    wide["centre_y"] = wide["centre_y"] - 0.5 * (0.45 - wide["size"]).clamp(min=0)
+    is_photographic = torch.tensor([one.style == "photographic" for one in traits])
+    for name, (low, high) in _PHOTOGRAPHIC_RANGES.items():
+        drawn = torch.tensor([chance.uniform(low, high) for _ in range(count)])
+        other = wide.get(name, numbers.get(name, torch.zeros(count)))
+        wide[name] = torch.where(is_photographic, drawn, other)
+    return wide

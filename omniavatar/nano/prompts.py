@@ -14,8 +14,13 @@ BEHAVIOURS = (
 )  # fmt: skip
 """What a presenter does; the last two are moods with plain motion. The order numbers them."""
 
+WIDE_BEHAVIOURS = (*BEHAVIOURS, "sad", "waving")
+"""The same with those that come with the wide look."""
+
 MOODS = ("neutral", "smiling", "serious")
 """The order numbers them; `Pose.smile` is 0, 1 and -1."""
+
+WIDE_MOODS = (*MOODS, "sad")
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
@@ -27,12 +32,15 @@ _MOTIONS = {
                        "keeps looking around the room"),
     "blinking often": ("blinks often", "is blinking often", "blinks frequently",
                        "keeps blinking the eyes"),
+    "waving": ("waves a hand", "is waving a hand", "waves at the camera", "waves",
+               "raises a hand and waves"),
 }  # fmt: skip
 _FEELINGS = {
     "smiling": ("smiling", "with a smile", "with a happy smile", "smiling happily",
                 "with a friendly face", "looking happy"),
     "serious": ("looking serious", "with a serious face", "with a stern expression",
                 "with a serious expression", "looking sad"),
+    "sad": ("looking sad", "with a sad face", "with a sad expression", "sadly"),
     "neutral": ("with a calm face", "with a neutral expression", "looking calm"),
 }  # fmt: skip
 _TALKING = (
@@ -116,8 +124,8 @@ def sentence(traits: Traits, *, behaviour: str, mood: str, chance: random.Random
 
     Args:
         traits: the presenter.
-        behaviour: one of `BEHAVIOURS`.
-        mood: one of `MOODS`; a neutral one is named only sometimes.
+        behaviour: one of `WIDE_BEHAVIOURS`.
+        mood: one of `WIDE_MOODS`; a neutral one is named only sometimes.
         chance: picks the words.
     """
     looks = _looks(traits)
@@ -148,17 +156,21 @@ def sentence(traits: Traits, *, behaviour: str, mood: str, chance: random.Random
 
 
 def _vocabulary() -> tuple[str, ...]:
+    # Words that came later stand at the end, so that those before keep their numbers.
+    later = (*_MOTIONS["waving"], *_FEELINGS["sad"])
+    motions = [text for name, texts in _MOTIONS.items() if name != "waving" for text in texts]
+    feelings = [text for name, texts in _FEELINGS.items() if name != "sad" for text in texts]
     pieces = [
         _OTHER_WORDS, *_OPENINGS, *_TALKING, *HAIR_COLOURS, *COLOURS, *_HAIR_WORDS.values(),
-        *_WALL_WORDS.values(), *(p for choices in _MOTIONS.values() for p in choices),
-        *(p for choices in _FEELINGS.values() for p in choices),
+        *_WALL_WORDS.values(), *motions, *feelings,
         "a an and in wearing with while the head moves person presenter speaker man woman",
         "beanie cap brimmed hat hard headscarf turban headband headphones round square glasses",
         "beard short goatee moustache red lips freckles shirt t v neck jacket hoodie turtleneck",
         "striped sweater dress background of wall front room picture window plant lamp shelf",
     ]  # fmt: skip
     words = {word for piece in pieces for word in words_of(piece.replace("{c}", ""))}
-    return (PAD, END, UNKNOWN, *sorted(words))
+    new = {word for piece in later for word in words_of(piece)} - words
+    return (PAD, END, UNKNOWN, *sorted(words), *sorted(new))
 
 
 VOCABULARY = _vocabulary()
