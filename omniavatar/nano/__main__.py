@@ -8,7 +8,8 @@
     python -m omniavatar.nano export --only vae speech-encoder reader
     python -m omniavatar.nano windows         draw and encode the clips of the next part
     python -m omniavatar.nano transformer     train transformer and text encoder on what they give
-    python -m omniavatar.nano export --only transformer
+    python -m omniavatar.nano fold            fold guidance into the transformer
+    python -m omniavatar.nano export --only fold
     python -m omniavatar.nano films FILE.json ...  README's picture, of videos made from requests
     python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
     python -m omniavatar.nano evaluate --full  the same against every bar, part by part
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from omniavatar.nano.speech import SpeechBank
 
-TRAINING_PARTS = {"speech-encoder": 125, "vae": 310, "reader": 45, "transformer": 730}
+TRAINING_PARTS = {"speech-encoder": 125, "vae": 310, "reader": 45, "transformer": 730, "fold": 90}
 """Parts, and the seconds that each had on the card that the bundled weights were trained on."""
 
 FULL_PARTS = (
@@ -86,19 +87,22 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--sheet", type=Path, default=Path("build/nano/data.png"))
     data.add_argument("--clips", type=int, default=14)
     data.add_argument("--seed", type=int, default=1)
+    _add_course(data)
 
     for name, seconds in TRAINING_PARTS.items():
         part = parts.add_parser(name, help=f"train the {name}")
         part.add_argument("--seconds", type=float, default=seconds, help="whole budget")
         part.add_argument("--stop-after", type=float, help="leave this call after so many seconds")
-        part.add_argument("--batch", type=int)
+        if name not in ("transformer", "fold"):
+            part.add_argument("--batch", type=int)
         part.add_argument("--device", default="cuda")
-        if name == "transformer":
+        _add_course(part)
+        if name in ("transformer", "vae", "fold"):
             part.add_argument("--weights", type=Path, help="where the other parts are exported")
-        elif name != "speech-encoder":
+        if name in ("vae", "reader"):
             part.add_argument("--clips", type=int, help="drawn before training")
 
-        if name == "transformer":
+        if name in ("transformer", "vae"):
             part.add_argument(
                 "--from-weights", action="store_true", help="go on from what is exported"
             )
@@ -110,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     windows.add_argument("--stop-after", type=float, help="draw no more after so many seconds")
     windows.add_argument("--device", default="cuda")
     windows.set_defaults(seconds=0.0)
+    _add_course(windows)
 
     export = parts.add_parser("export", help="write the bundled checkpoint")
     export.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
@@ -138,6 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_course(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--course", default="first", help="first, or wide: more people, larger")
+
+
 def _make_speech(options: argparse.Namespace) -> None:
     from omniavatar.nano.banks import write_speech
     from omniavatar.nano.speech import speech_bank
@@ -152,6 +161,8 @@ def _make_speech(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace, deadline: float) -> None:
     import torch
 
+    from omniavatar.nano.course import COURSES
+
     device = torch.device(options.device)
     torch.backends.cudnn.benchmark = True
     speech = _speech(options.runs, device)
@@ -161,6 +172,7 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
         "seconds": options.seconds,
         "deadline": deadline,
         "device": device,
+        "course": COURSES[options.course],
         **{
             name: value
             for name in ("batch", "clips")
@@ -174,7 +186,8 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
     elif options.part == "vae":
         from omniavatar.nano.train_vae import train_vae
 
-        train_vae(speech, held_out, **common)
+        start = _weights(options) if options.from_weights else None
+        train_vae(speech, held_out, from_weights=start, **common)
     elif options.part == "reader":
         from omniavatar.nano.train_reader import train_reader
 
@@ -184,6 +197,10 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
 
         del common["seconds"]
         write_windows(speech, _weights(options), number=options.number, **common)
+    elif options.part == "fold":
+        from omniavatar.nano.train_fold import fold_guidance
+
+        fold_guidance(held_out, _weights(options), **common)
     else:
         from omniavatar.nano.train_transformer import train_transformer
 
@@ -195,21 +212,24 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
 def _draw_sheet(options: argparse.Namespace) -> None:
     import torch
 
-    from omniavatar.nano.architecture import CHUNK_FRAMES, SIZE
     from omniavatar.nano.clips import sample_clips
-    from omniavatar.nano.prompts import BEHAVIOURS
+    from omniavatar.nano.course import COURSES
+    from omniavatar.nano.prompts import BEHAVIOURS, WIDE_BEHAVIOURS
     from omniavatar.nano.sheet import write_sheet
     from omniavatar.nano.speech import speech_bank
 
+    course = COURSES[options.course]
+    shape = course.shapes[0]
     clips = sample_clips(
         speech_bank(options.clips, 8.0, seed=options.seed),
         count=options.clips,
-        frames=CHUNK_FRAMES,
-        height=SIZE,
-        width=SIZE,
+        frames=shape.frames,
+        height=shape.height,
+        width=shape.width,
         generator=torch.Generator().manual_seed(options.seed),
         device="cpu",
-        behaviours=BEHAVIOURS,
+        behaviours=WIDE_BEHAVIOURS if course.look == "wide" else BEHAVIOURS,
+        look=course.look,
     )
     options.sheet.parent.mkdir(parents=True, exist_ok=True)
     write_sheet(clips.frames, None, options.sheet)

@@ -21,7 +21,7 @@ from omniavatar.nano.train_vae import read_vae
 from omniavatar.nano.training import read_average
 from omniavatar.nano.windows import Latents
 
-PARTS = ("vae", "speech-encoder", "reader", "transformer")
+PARTS = ("vae", "speech-encoder", "reader", "transformer", "fold")
 """Trained parts, in the order in which they depend on each other."""
 
 
@@ -45,8 +45,10 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         reader = read_average(runs / "reader.pt", Reader())
         (weights / "reader").mkdir(exist_ok=True)
         save_file(_half(reader), weights / "reader" / "model.safetensors")
-    if "transformer" in only:
-        generator = read_average(runs / "transformer.pt", Generator())
+    for part in ("transformer", "fold"):
+        if part not in only:
+            continue
+        generator = read_average(runs / f"{part}.pt", Generator())
         generator.transformer.half().save_pretrained(weights / "transformer")
         generator.text_encoder.half().save_pretrained(weights / "text_encoder")
         build_tokenizer(VOCABULARY).save_pretrained(weights / "tokenizer")

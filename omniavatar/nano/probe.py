@@ -11,10 +11,12 @@ from einops import rearrange
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
-from omniavatar.nano.architecture import CHUNK_FRAMES, SIZE, build_tokenizer
+from omniavatar.nano.architecture import build_tokenizer
 from omniavatar.nano.clips import sample_clips
+from omniavatar.nano.course import Course
+from omniavatar.nano.face_view import face_view
 from omniavatar.nano.generator import Generator, generate
-from omniavatar.nano.prompts import BEHAVIOURS, VOCABULARY
+from omniavatar.nano.prompts import BEHAVIOURS, VOCABULARY, WIDE_BEHAVIOURS
 from omniavatar.nano.reader import READINGS, Reader
 from omniavatar.nano.regions import inside
 from omniavatar.nano.sheet import write_sheet
@@ -36,20 +38,24 @@ class Probe:
         encoder: Wav2Vec2Model,
         reader: Reader,
         *,
+        course: Course,
         clips: int,
         device: torch.device,
     ) -> None:
         self._latents, self._reader = latents, reader
+        shape = course.shapes[0]
+        self._behaviours = WIDE_BEHAVIOURS if course.look == "wide" else BEHAVIOURS
         self._clips = sample_clips(
             held_out,
             count=clips,
-            frames=CHUNK_FRAMES + LEAD_FRAMES,
-            height=SIZE,
-            width=SIZE,
+            frames=shape.frames + LEAD_FRAMES,
+            height=shape.height,
+            width=shape.width,
             generator=torch.Generator().manual_seed(43),
             device=device,
-            behaviours=BEHAVIOURS,
+            behaviours=self._behaviours,
             continuation_share=0.0,
+            look=course.look,
         )
         windows = encode_clips(self._clips, latents, build_tokenizer(VOCABULARY))
         self._windows = windows.hear(encoder)
@@ -65,8 +71,8 @@ class Probe:
         """Correlation of the mouth with the truth, the head's detail, and what holds still."""
         frames = self.frames(network, steps=steps, guidance=guidance)
         clips = self._clips
-        read = self._reader.read(frames)[:, 1:]
-        truth = clips.mouth[:, 1:CHUNK_FRAMES]
+        read = self._reader.read(face_view(frames, clips.presenters))[:, 1:]
+        truth = clips.mouth[:, 1 : frames.shape[1]]
         scores = {
             name: correlation(read[..., i], truth[..., i]).mean().item()
             for i, name in enumerate(READINGS)
@@ -75,10 +81,11 @@ class Probe:
         scores["spread"] = (read[..., 0].std() / truth[..., 0].std()).item()
         detail = self._detail(frames)
         scores["detail"] = detail.mean().item()
-        turns = len(detail) // len(BEHAVIOURS) * len(BEHAVIOURS)
-        each = detail[:turns].unflatten(0, (-1, len(BEHAVIOURS))).mean(0)
+        behaviours = len(self._behaviours)
+        turns = len(detail) // behaviours * behaviours
+        each = detail[:turns].unflatten(0, (-1, behaviours)).mean(0)
         scores["detail_lowest"] = each.min().item() if turns else math.nan
-        scores["true_detail"] = self._detail(clips.frames[:, :CHUNK_FRAMES]).mean().item()
+        scores["true_detail"] = self._detail(clips.frames[:, : frames.shape[1]]).mean().item()
         scores["static"] = self._static(frames)
         if sheet is not None:
             write_sheet(frames, clips.frames, sheet)
@@ -95,7 +102,7 @@ class Probe:
 
     def _detail(self, frames: Tensor) -> Tensor:
         """Gradient energy of the head after frame 0 over that of frame 0, [n]."""
-        energy = gradient_energy(frames, self._clips.regions.head[:, :CHUNK_FRAMES])
+        energy = gradient_energy(frames, self._clips.regions.head[:, : frames.shape[1]])
         return energy[:, 1:].mean(1) / energy[:, 0]
 
     def _static(self, frames: Tensor) -> float:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omniavatar.nano.architecture import SIZE
 from omniavatar.nano.clips import Clips, sample_clips
+from omniavatar.nano.course import Course
+from omniavatar.nano.face_view import face_view
 from omniavatar.nano.reader import READINGS, Reader
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import correlation
@@ -30,6 +31,7 @@ def train_reader(
     deadline: float,
     batch: int = 256,
     clips: int = 2_500,
+    course: Course,
     device: torch.device,
 ) -> None:
     """Train until the time is over; the probe reads presenters never trained on."""
@@ -49,12 +51,13 @@ def train_reader(
         },
     )
     drawn = [
-        _draw(speech, min(256, clips - start), frames=9, seed=32 + start, device=device)
+        _draw(speech, min(256, clips - start), 9, seed=32 + start, course=course, device=device)
         for start in range(0, clips, 256)
     ]
-    frames = torch.cat([part.frames.flatten(0, 1) for part in drawn])
+    frames = torch.cat([_views(part).flatten(0, 1) for part in drawn])
     mouths = torch.cat([part.mouth.flatten(0, 1) for part in drawn])
-    test = _draw(held_out, 24, frames=65, seed=33, device=device)
+    test = _draw(held_out, 24, 65, seed=33, course=course, device=device)
+    test_views = _views(test)
     generator = torch.Generator().manual_seed(34 + trainer.record.steps)
     trainer.prepared()
 
@@ -66,7 +69,7 @@ def train_reader(
         return F.smooth_l1_loss(found.float(), mouths[chosen], beta=0.1)
 
     def probe() -> dict[str, float]:
-        found = trainer.average.read(test.frames)
+        found = trainer.average.read(test_views)
         return {
             name: correlation(found[..., i], test.mouth[..., i]).mean().item()
             for i, name in enumerate(READINGS)
@@ -75,16 +78,30 @@ def train_reader(
     train(trainer, loss, probe=probe, probe_seconds=[seconds * 0.3, seconds * 0.6])
 
 
-def _draw(speech: SpeechBank, clips: int, *, frames: int, seed: int, device: torch.device) -> Clips:
+def _views(clips: Clips) -> Tensor:
+    return face_view(clips.frames, clips.presenters)
+
+
+def _draw(
+    speech: SpeechBank,
+    clips: int,
+    frames: int,
+    *,
+    seed: int,
+    course: Course,
+    device: torch.device,
+) -> Clips:
+    shape = course.shapes[0]
     return sample_clips(
         speech,
         count=clips,
         frames=frames,
-        height=SIZE,
-        width=SIZE,
+        height=shape.height,
+        width=shape.width,
         generator=torch.Generator().manual_seed(seed),
         device=device,
         continuation_share=0.0,
+        look=course.look,
     )
 
 

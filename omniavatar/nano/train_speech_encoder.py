@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from omniavatar.models.audio_encoder import encode_batch
 from omniavatar.nano.architecture import build_speech_encoder
 from omniavatar.nano.clips import SAMPLES_PER_ROW, SpeechWindows, sample_speech
+from omniavatar.nano.course import Course
+from omniavatar.nano.rough_speech import roughen
 from omniavatar.nano.speech import VISEMES, SpeechBank
 from omniavatar.nano.training import Recipe, Trainer, train
 
@@ -65,6 +67,7 @@ def train_speech_encoder(
     seconds: float,
     deadline: float,
     batch: int = 64,
+    course: Course,
     device: torch.device,
 ) -> None:
     """Train until the time is over; the probe reads voices and words never trained on."""
@@ -102,16 +105,18 @@ def train_speech_encoder(
         rows = lengths[int(torch.randint(len(lengths), (1,), generator=generator))]
         windows = sample_speech(speech, count=batch, rows=rows, generator=generator, device=device)
         with torch.autocast(device.type, torch.bfloat16):
-            return speech_loss(reader, windows)
+            return speech_loss(reader, windows, rough=course.rough)
 
     marks = [seconds * share for share in (0.15, 0.3, 0.5, 0.75)]
     train(trainer, loss, probe=lambda: score(trainer.average, test), probe_seconds=marks)
 
 
-def speech_loss(reader: SpeechReader, windows: SpeechWindows) -> Tensor:
+def speech_loss(reader: SpeechReader, windows: SpeechWindows, *, rough: bool = False) -> Tensor:
     """Squares of the tracks in standard units + 0.3 x cross entropy of the classes."""
     mouth, classes = windows.mouth, windows.classes
-    waveform, silent = end_in_silence(_roughen(windows.waveform))
+    with torch.autocast(mouth.device.type, enabled=False):
+        heard = roughen(windows.waveform, share=0.3) if rough else windows.waveform
+        waveform, silent = end_in_silence(_roughen(heard))
     rest = torch.tensor(VISEMES["rest"], device=mouth.device)
     mouth = torch.where(silent[..., None], rest, mouth)
     classes = torch.where(silent, list(VISEMES).index("rest"), classes)

@@ -4,12 +4,14 @@
 
 import json
 import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from omniavatar.nano.architecture import CHUNK_FRAMES, END, PAD, UNKNOWN, build_tokenizer
+from omniavatar.nano.architecture import END, PAD, UNKNOWN, build_tokenizer
+from omniavatar.nano.course import Course
 from omniavatar.nano.generator import Generator, assemble, given_latents
 from omniavatar.nano.probe import Probe
 from omniavatar.nano.prompts import VOCABULARY
@@ -37,6 +39,9 @@ RECIPE = Recipe(
     warm_up=0.02,
     decay=0.9995,
 )
+LATER_RATE = 8e-4
+"""Highest rate for weights that begin another course."""
+
 NEW_CLIPS, NEW_CLIPS_EVERY_STEPS = 16, 40
 BORDER_WEIGHT = 2.0
 """On the first frame to generate: the one that has to fit what is given."""
@@ -54,7 +59,7 @@ def train_transformer(
     folder: Path,
     seconds: float,
     deadline: float,
-    batch: int = 64,
+    course: Course,
     from_weights: bool = False,
     device: torch.device,
 ) -> None:
@@ -64,48 +69,62 @@ def train_transformer(
         weights: where VAE, speech encoder and reader are exported.
         folder: with the windows that `windows.write_windows` made.
         from_weights: where there is no checkpoint, go on from the exported transformer, with a
-            fresh optimiser.
+            fresh optimiser; on another course than it had, with a clock and a rate of its own.
     """
     torch.manual_seed(41)
     latents, encoder = Latents.load(weights, device), load_speech_encoder(weights, device)
     tokenizer, reader = build_tokenizer(VOCABULARY), load_reader(weights / "reader").to(device)
-    bank = read_windows(folder, encoder, device)
+    banks = {shape: read_windows(folder, shape, encoder, device) for shape in course.shapes}
     resumed = from_weights and not (folder / "transformer.pt").exists()
     network = (Generator.load(weights) if resumed else Generator()).to(device)
+    records = json.loads((weights / "training.json").read_text()) if resumed else {}
+    earlier = records.get("transformer", {})
+    same_course = earlier.get("settings", {}).get("course", "first") == course.name
     trainer = Trainer(
         "transformer",
         network,
-        RECIPE,
+        RECIPE if same_course or not resumed else replace(RECIPE, learning_rate=LATER_RATE),
         folder=folder,
         seconds=seconds,
         deadline=deadline,
         settings={
-            "batch": f"{batch} x {CHUNK_FRAMES} frames",
-            "clips": len(bank),
+            "course": course.name,
+            "batch": [f"{course.batch(shape)} x {shape.name}" for shape in course.shapes],
+            "clips": sum(map(len, banks.values())),
             "new_clips_a_step": NEW_CLIPS / NEW_CLIPS_EVERY_STEPS,
             "weights": [MOUTH_WEIGHT, EYE_WEIGHT, HEAD_WEIGHT],
             "parameters": sum(p.numel() for p in network.parameters()),
         },
     )
-    if resumed:
-        records = json.loads((weights / "training.json").read_text())
-        trainer.go_on(records["transformer"])
+    if resumed and same_course:
+        trainer.go_on(earlier)
     if device.type == "cuda":
         network.transformer.compile_repeated_blocks()
     torch.manual_seed(42 + trainer.record.steps)
     generator = torch.Generator().manual_seed(42 + trainer.record.steps)
-    probe = Probe(held_out, latents, encoder, reader, clips=min(28, len(bank)), device=device)
+    clips = min(28, *map(len, banks.values()))
+    probe = Probe(held_out, latents, encoder, reader, course=course, clips=clips, device=device)
     trainer.prepared()
 
     def loss() -> Tensor:
         steps = trainer.record.steps
-        if steps % NEW_CLIPS_EVERY_STEPS == NEW_CLIPS_EVERY_STEPS - 1:
-            count = min(NEW_CLIPS, len(bank))
+        shape = course.shapes[steps % len(course.shapes)]
+        bank = banks[shape]
+        turn = steps // len(course.shapes)
+        if turn % NEW_CLIPS_EVERY_STEPS == NEW_CLIPS_EVERY_STEPS - 1:
+            count = min(max(1, NEW_CLIPS * 1088 // shape.tokens), len(bank))
             new = draw_windows(
-                speech, latents, tokenizer, count, generator=generator, device=device
+                speech,
+                latents,
+                tokenizer,
+                count,
+                course=course,
+                shape=shape,
+                generator=generator,
+                device=device,
             )
-            bank.put(steps // NEW_CLIPS_EVERY_STEPS * count, new.hear(encoder))
-        chosen = torch.randint(len(bank), (batch,), generator=generator).to(device)
+            bank.put(turn // NEW_CLIPS_EVERY_STEPS * count, new.hear(encoder))
+        chosen = torch.randint(len(bank), (course.batch(shape),), generator=generator).to(device)
         return velocity_loss(network, bank.take(chosen))
 
     sheet = folder / "transformer.png"
@@ -119,33 +138,57 @@ def train_transformer(
         _compare_settings(trainer, probe)
 
 
-def velocity_loss(network: Generator, windows: Windows) -> Tensor:
-    """Weighted squares of the velocity's error on the frames that are to be generated."""
-    truth = windows.latents.float()
-    count, _, frames, _, _ = truth.shape
-    device = truth.device
-    given = torch.arange(frames, device=device) < windows.known[:, None]  # [b, f]
+@dataclass(frozen=True, slots=True)
+class Noised:
+    """A batch somewhere between truth and noise.
 
-    uniform = torch.rand(count, device=device)
-    sigma = 4 * uniform / (1 + 3 * uniform)
+    Attributes:
+        hidden: the transformer's input, [b, 33, f, h, w].
+        sigma: share of noise, [b].
+        velocity: from truth to noise, [b, c, f, h, w].
+        weights: of the loss, zero where frames are given, [b, f, h, w].
+    """
+
+    hidden: Tensor
+    sigma: Tensor
+    velocity: Tensor
+    weights: Tensor
+
+    def loss(self, found: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Weighted squares of the velocity's error on the frames that are to be generated."""
+        missed = (found - (self.velocity if wanted is None else wanted)).square().mean(1)
+        return (self.weights * missed).sum() / self.weights.sum()
+
+
+def add_noise(windows: Windows, sigma: Tensor) -> Noised:
+    """Mix each window with noise, as much as `sigma` [b] says, and put in what is given."""
+    truth = windows.latents.float()
+    frames, device = truth.shape[2], truth.device
+    given = torch.arange(frames, device=device) < windows.known[:, None]  # [b, f]
     noise = torch.randn_like(truth)
     spread = sigma[:, None, None, None, None]
     noisy = (1 - spread) * truth + spread * noise
-    hidden = assemble(
-        noisy, given_latents(windows, noise=PREFIX_NOISE), windows.reference.float(), given
-    )
-
-    prompt, silence, mute = _drop_conditions(windows.prompt)
-    with torch.autocast(device.type, torch.bfloat16):
-        context = network.encode_prompt(prompt) * (~silence)[:, None, None]
-        audio = windows.audio * (~mute)[:, None, None]
-        velocity = network(hidden, sigma, context, audio).float()
-    missed = (velocity - (noise - truth)).square().mean(1)  # [b, f, h, w]
     border = torch.where(
         torch.arange(frames, device=device) == windows.known[:, None], BORDER_WEIGHT, 1.0
     )
-    weights = windows.weights.float() * (border * ~given)[..., None, None]
-    return (weights * missed).sum() / weights.sum()
+    return Noised(
+        hidden=assemble(
+            noisy, given_latents(windows, noise=PREFIX_NOISE), windows.reference.float(), given
+        ),
+        sigma=sigma,
+        velocity=noise - truth,
+        weights=windows.weights.float() * (border * ~given)[..., None, None],
+    )
+
+
+def velocity_loss(network: Generator, windows: Windows) -> Tensor:
+    """See `Noised.loss`; conditions are left out now and then."""
+    uniform = torch.rand(len(windows), device=windows.latents.device)
+    noised = add_noise(windows, 4 * uniform / (1 + 3 * uniform))
+    with torch.autocast(windows.latents.device.type, torch.bfloat16):
+        told = drop_conditions(windows)
+        velocity = network(noised.hidden, noised.sigma, told.context(network), told.audio).float()
+    return noised.loss(velocity)
 
 
 def _compare_settings(trainer: Trainer[Generator], probe: Probe) -> None:
@@ -157,13 +200,22 @@ def _compare_settings(trainer: Trainer[Generator], probe: Probe) -> None:
     trainer.write_record()
 
 
-def _drop_conditions(prompt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Leave out conditions now and then, so that guidance has something to push away from.
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a batch is told: tokens [b, rows], whose text is not all zeros [b], audio [b, t, x]."""
 
-    Returns:
-        Prompt [b, rows] with words unknown and some prompts empty; whose text is all zeros [b];
-        whose audio is [b].
-    """
+    prompt: Tensor
+    has_text: Tensor
+    audio: Tensor
+
+    def context(self, network: Generator) -> Tensor:
+        """[b, rows, d]."""
+        return network.encode_prompt(self.prompt) * self.has_text[:, None, None]
+
+
+def drop_conditions(windows: Windows) -> Conditions:
+    """Leave out conditions now and then, so that guidance has something to push away from."""
+    prompt = windows.prompt
     count, device = len(prompt), prompt.device
     chance = torch.rand(count, device=device)
     both = chance < DROP_BOTH
@@ -173,6 +225,13 @@ def _drop_conditions(prompt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     forgotten = (torch.rand(prompt.shape, device=device) < DROP_WORD) & (prompt > UNKNOWN)
     prompt = torch.where(forgotten, UNKNOWN, prompt)
-    empty = torch.full_like(prompt, PAD)
+    prompt = torch.where(no_text[:, None], empty_prompt(prompt), prompt)
+    audio = windows.audio * (~no_audio)[:, None, None]
+    return Conditions(prompt, ~all_zero, audio)
+
+
+def empty_prompt(like: Tensor) -> Tensor:
+    """Token numbers of prompts without a word, [b, rows]."""
+    empty = torch.full_like(like, PAD)
     empty[:, 0] = END
-    return torch.where(no_text[:, None], empty, prompt), all_zero, no_audio
+    return empty

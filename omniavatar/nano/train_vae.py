@@ -10,7 +10,7 @@ look at.
 import json
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,8 +20,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from omniavatar.models.whole_sequence import decode_whole, encode_moments, encode_whole
-from omniavatar.nano.architecture import CHUNK_FRAMES, SIZE, build_vae
+from omniavatar.nano.architecture import SIZE, build_vae
 from omniavatar.nano.clips import Clips, sample_clips
+from omniavatar.nano.course import Course
 from omniavatar.nano.linear_code import LinearCode, to_blocks
 from omniavatar.nano.regions import inside, to_latent_cells
 from omniavatar.nano.sheet import write_sheet
@@ -107,17 +108,30 @@ def train_vae(
     deadline: float,
     clips: int = 9_000,
     batch: int = 12,
+    course: Course,
+    from_weights: Path | None = None,
     device: torch.device,
 ) -> None:
-    """Train, then measure the latents' mean and deviation into `folder/vae-latents.json`."""
+    """Train, then measure the latents' mean and deviation into `folder/vae-latents.json`.
+
+    Args:
+        from_weights: where a VAE is exported to go on from, at a lower rate and without the
+            linear code.
+    """
     torch.manual_seed(11)
-    vae = build_vae().to(device)
-    prepare_weights(vae)
+    if from_weights is None:
+        vae = build_vae()
+        prepare_weights(vae)
+    else:
+        vae = AutoencoderKLWan.from_pretrained(from_weights / "vae", torch_dtype=torch.float32)
+    vae.to(device)
     to_channels_last(vae)
+    shape = course.shapes[0]
+    linear_share = LINEAR_SHARE if from_weights is None else 0.0
     trainer = Trainer(
         "vae",
         vae,
-        RECIPE,
+        RECIPE if from_weights is None else replace(RECIPE, learning_rate=6e-4),
         folder=folder,
         seconds=seconds,
         deadline=deadline,
@@ -129,11 +143,11 @@ def train_vae(
         },
     )
     crops = Crops(
-        draw_bank(speech, clips, seed=1 + trainer.record.steps, device=device),
+        draw_bank(speech, clips, seed=1 + trainer.record.steps, course=course, device=device),
         seed=trainer.record.steps,
     )
     code = _fit_linear_code(crops, batches=max(1, min(64, clips // 16)))
-    test = draw_bank(held_out, 16, seed=2, device=device)
+    test = draw_bank(held_out, 32, seed=2, course=course, device=device)
     if not trainer.record.probes:
         trainer.probe(**{f"linear_{k}": v for k, v in _score_linear(code, test).items()})
     trainer.prepared()
@@ -147,19 +161,32 @@ def train_vae(
         else:
             chosen = crops.draw(batch, frames=BANK_FRAMES, size=96)
         with torch.autocast(device.type, torch.bfloat16):
-            if progress < LINEAR_SHARE:
+            if progress < linear_share:
                 return linear_loss(vae, code, chosen)
             return joint_loss(vae, chosen)
 
     marks = [seconds * share for share in (0.09, 0.17, 0.25, 0.35, 0.5, 0.65, 0.8, 0.9)]
     sheet = folder / "vae.png"
     train(trainer, loss, probe=lambda: score(trainer.average, test, sheet), probe_seconds=marks)
-    _measure_latents(trainer.average, speech, folder=folder, clips=min(clips, 128), device=device)
+    drawn = sample_clips(
+        speech,
+        count=min(clips, 128),
+        frames=shape.frames,
+        height=shape.height,
+        width=shape.width,
+        generator=torch.Generator().manual_seed(3),
+        device=device,
+        look=course.look,
+    )
+    _measure_latents(trainer.average, drawn, folder=folder)
 
 
-def draw_bank(speech: SpeechBank, clips: int, *, seed: int, device: torch.device) -> Frames:
+def draw_bank(
+    speech: SpeechBank, clips: int, *, seed: int, course: Course, device: torch.device
+) -> Frames:
     """Draw clips of 17 frames, a few hundred at a time."""
     generator = torch.Generator().manual_seed(seed)
+    shape = course.shapes[0]
     parts: list[Clips] = []
     while clips > 0:
         count = min(clips, 256)
@@ -169,11 +196,12 @@ def draw_bank(speech: SpeechBank, clips: int, *, seed: int, device: torch.device
                 speech,
                 count=count,
                 frames=BANK_FRAMES,
-                height=SIZE,
-                width=SIZE,
+                height=shape.height,
+                width=shape.width,
                 generator=generator,
                 device=device,
                 continuation_share=0.0,
+                look=course.look,
             )
         )
     return Frames(
@@ -301,19 +329,8 @@ def _score_linear(code: LinearCode, test: Frames) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _measure_latents(
-    vae: AutoencoderKLWan, speech: SpeechBank, *, folder: Path, clips: int, device: torch.device
-) -> None:
+def _measure_latents(vae: AutoencoderKLWan, drawn: Clips, *, folder: Path) -> None:
     """Mean and deviation of each latent channel over clips of a chunk's length."""
-    drawn = sample_clips(
-        speech,
-        count=clips,
-        frames=CHUNK_FRAMES,
-        height=SIZE,
-        width=SIZE,
-        generator=torch.Generator().manual_seed(3),
-        device=device,
-    )
     video = rearrange(drawn.frames, "n t c h w -> n c t h w")
     latents = torch.cat(
         [encode_whole(vae, part.float() / 127.5 - 1) for part in video.split(8)]

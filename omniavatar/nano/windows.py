@@ -21,16 +21,12 @@ from transformers import PreTrainedTokenizerFast, Wav2Vec2Model
 
 from omniavatar.models.audio_encoder import encode_batch
 from omniavatar.models.whole_sequence import decode_whole, encode_whole
-from omniavatar.nano.architecture import (
-    CHUNK_FRAMES,
-    OVERLAP_FRAMES,
-    PAD,
-    SIZE,
-    build_tokenizer,
-)
+from omniavatar.nano.architecture import OVERLAP_FRAMES, PAD, build_tokenizer
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
+from omniavatar.nano.course import Course, Shape
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.regions import inside, to_latent_cells
+from omniavatar.nano.rough_speech import roughen
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import normalise
 from omniavatar.nano.train_vae import to_channels_last
@@ -64,14 +60,16 @@ class Latents:
     def encode(self, video: Tensor) -> Tensor:
         """[b, 3, t, 8h, 8w] in -1..1 -> [b, c, f, h, w]."""
         mean, std = self._statistics(video.device)
-        raw = torch.cat([encode_whole(self.vae, part).float() for part in video.split(32)])
+        at_once = max(1, 32 * 65 * 128 * 128 // video[0, 0].numel())
+        raw = torch.cat([encode_whole(self.vae, part).float() for part in video.split(at_once)])
         return (raw - mean) / std
 
     def decode(self, latents: Tensor) -> Tensor:
         """[b, c, f, h, w] -> [b, 3, t, 8h, 8w] in -1..1."""
         mean, std = self._statistics(latents.device)
         raw = latents * std + mean
-        return torch.cat([decode_whole(self.vae, part).float() for part in raw.split(16)])
+        at_once = max(1, 16 * 17 * 16 * 16 // raw[0, 0].numel())
+        return torch.cat([decode_whole(self.vae, part).float() for part in raw.split(at_once)])
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         config = self.vae.config
@@ -168,6 +166,8 @@ def draw_windows(
     tokenizer: PreTrainedTokenizerFast,
     count: int,
     *,
+    course: Course,
+    shape: Shape,
     generator: torch.Generator,
     device: torch.device,
 ) -> Windows:
@@ -175,24 +175,31 @@ def draw_windows(
     clips = sample_clips(
         speech,
         count=count,
-        frames=CHUNK_FRAMES + LEAD_FRAMES,
-        height=SIZE,
-        width=SIZE,
+        frames=shape.frames + LEAD_FRAMES,
+        height=shape.height,
+        width=shape.width,
         generator=generator,
         device=device,
+        look=course.look,
     )
-    return encode_clips(clips, latents, tokenizer)
+    return encode_clips(clips, latents, tokenizer, rough=course.rough)
 
 
 @torch.no_grad()
-def encode_clips(clips: Clips, latents: Latents, tokenizer: PreTrainedTokenizerFast) -> Windows:
-    """Clips of `LEAD_FRAMES` more frames than a chunk -> what the transformer sees of them.
+def encode_clips(
+    clips: Clips, latents: Latents, tokenizer: PreTrainedTokenizerFast, *, rough: bool = False
+) -> Windows:
+    """Clips of `LEAD_FRAMES` more frames than a window -> what the transformer sees of them.
 
     A first window begins with the clip's first frame, a continuation after the lead.
+
+    Args:
+        rough: whether half of the speech comes with noise, music and rooms.
     """
     device = clips.frames.device
     start = LEAD_FRAMES * clips.is_continuation.long()
-    frame = start[:, None] + torch.arange(CHUNK_FRAMES, device=device)  # [n, t]
+    length = clips.frames.shape[1] - LEAD_FRAMES
+    frame = start[:, None] + torch.arange(length, device=device)  # [n, t]
     clip = torch.arange(len(frame), device=device)[:, None]
     with torch.autocast(device.type, torch.bfloat16):
         video = clips.frames[clip, frame].float() / 127.5 - 1
@@ -201,11 +208,12 @@ def encode_clips(clips: Clips, latents: Latents, tokenizer: PreTrainedTokenizerF
         prefix = truth[:, :, :KNOWN_LATENTS].clone()
         if clips.is_continuation.any():
             prefix[clips.is_continuation] = _hand_on(clips, latents)
+    waveform = roughen(clips.waveform) if rough else clips.waveform
     return Windows(
         latents=truth.half(),
         prefix=prefix.half(),
         reference=reference.half(),
-        speech=normalise(clips.waveform).unflatten(1, (-1, SAMPLES_PER_ROW)).half(),
+        speech=normalise(waveform).unflatten(1, (-1, SAMPLES_PER_ROW)).half(),
         rows=clips.audio_rows()[clip, frame],
         prompt=tokenize(tokenizer, clips.prompts).to(device),
         weights=_cell_weights(clips, clip, frame).half(),
@@ -220,35 +228,55 @@ def write_windows(
     folder: Path,
     clips: int,
     number: int,
+    course: Course,
     deadline: float,
     device: torch.device,
 ) -> None:
-    """Draw windows into `folder/windows-<number>.pt`, as many as the time allows.
+    """Draw windows into `folder/windows-<shape>-<number>.pt`, as many as the time allows.
 
     Several processes with different numbers share the work.
+
+    Args:
+        clips: windows over all shapes, which take turns.
     """
     latents, tokenizer = Latents.load(weights, device), build_tokenizer(VOCABULARY)
     generator = torch.Generator().manual_seed(1000 + number)
-    parts: list[Windows] = []
-    while (done := sum(map(len, parts))) < clips and time.monotonic() < deadline:
-        count = min(96, clips - done)
-        parts.append(
-            draw_windows(speech, latents, tokenizer, count, generator=generator, device=device)
-        )
-    Windows.join(parts).write(folder / f"windows-{number}.pt")
-    logger.info("windows %d: %d clips", number, sum(map(len, parts)))
+    parts: dict[Shape, list[Windows]] = {shape: [] for shape in course.shapes}
+    done = 0
+    while done < clips and time.monotonic() < deadline:
+        for shape, of_shape in parts.items():
+            count = max(1, min(96 * 1088 // shape.tokens, clips - done))
+            of_shape.append(
+                draw_windows(
+                    speech,
+                    latents,
+                    tokenizer,
+                    count,
+                    course=course,
+                    shape=shape,
+                    generator=generator,
+                    device=device,
+                )
+            )
+            done += count
+    for shape, of_shape in parts.items():
+        Windows.join(of_shape).write(folder / f"windows-{shape.name}-{number}.pt")
+    logger.info("windows %d: %d clips", number, done)
 
 
-def read_windows(folder: Path, encoder: Wav2Vec2Model, device: torch.device) -> Windows:
-    """All windows in the folder, heard.
+def read_windows(
+    folder: Path, shape: Shape, encoder: Wav2Vec2Model, device: torch.device
+) -> Windows:
+    """All windows of one shape in the folder, heard.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    paths = sorted(folder.glob("windows-*.pt"))
+    paths = sorted(folder.glob(f"windows-{shape.name}-*.pt"))
     if not paths:
         raise FileNotFoundError(
-            f"{folder} holds no windows. Run `python -m omniavatar.nano windows` first."
+            f"{folder} holds no windows of {shape.name}. "
+            "Run `python -m omniavatar.nano windows` first."
         )
     return Windows.join([Windows.read(path, device).hear(encoder) for path in paths])
 
@@ -281,6 +309,7 @@ def _cell_weights(clips: Clips, clip: Tensor, frame: Tensor) -> Tensor:
         (regions.eyes, EYE_WEIGHT),
         (regions.mouth, MOUTH_WEIGHT),
     ):
-        cells = to_latent_cells(inside(boxes[clip, frame], height=SIZE, width=SIZE))
+        height, width = clips.frames.shape[-2:]
+        cells = to_latent_cells(inside(boxes[clip, frame], height=height, width=width))
         weights = torch.where(cells, weight, weights)
     return weights

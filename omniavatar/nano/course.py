@@ -1,0 +1,62 @@
+"""What the bundled model learns from: the look of the people, and the shapes of the videos."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from omniavatar.nano.presenters import Look
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Size of a video in pixels, multiples of 16, and its frames: 4n + 1."""
+
+    height: int
+    width: int
+    frames: int
+
+    @property
+    def name(self) -> str:
+        """Such as "192x256x65"."""
+        return f"{self.height}x{self.width}x{self.frames}"
+
+    @property
+    def latent_frames(self) -> int:
+        return (self.frames + 3) // 4
+
+    @property
+    def tokens(self) -> int:
+        """Of the transformer, for a whole window."""
+        return self.latent_frames * (self.height // 16) * (self.width // 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """One way to train.
+
+    Attributes:
+        look: of the people, see `presenters.sample_presenters`.
+        shapes: of the windows that the transformer learns; the first is also the probe's.
+        tokens: of one step of the transformer, over all windows of a batch.
+        rough: whether half of the speech comes with noise, music and rooms.
+    """
+
+    name: str
+    look: Look
+    shapes: tuple[Shape, ...]
+    tokens: int = 70_000
+    rough: bool = False
+
+    def batch(self, shape: Shape) -> int:
+        """Windows of this shape in one step."""
+        return max(1, round(self.tokens / shape.tokens))
+
+
+FIRST = Course(name="first", look="drawn", shapes=(Shape(128, 128, 65),))
+WIDE = Course(
+    name="wide",
+    look="wide",
+    shapes=(Shape(192, 192, 89), Shape(192, 256, 65), Shape(256, 192, 65)),
+    rough=True,
+)
+COURSES: Mapping[str, Course] = MappingProxyType({one.name: one for one in (FIRST, WIDE)})
