@@ -253,7 +253,7 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
 def sample_moments(count: int, moments: int, *, generator: torch.Generator) -> Pose:
     """Poses at random times of random behaviours, [n, t] tracks; the first is the portrait's."""
     draw = _Draw(generator)
-    behaviour, mood = _behaviours(draw, count, BEHAVIOURS)
+    behaviour, mood = _behaviours(draw, count, BEHAVIOURS, "drawn")
     times = draw.uniform(count, moments, low=0.0, high=8.0)
     times[:, 0] = 0.0
     shapes = torch.tensor(list(VISEMES.values()))
@@ -271,7 +271,7 @@ def sample_poses(
         Tracks of [n, 1 + frames], the portrait's first, and the number of each behaviour, [n].
     """
     draw = _Draw(generator)
-    behaviour, mood = _behaviours(draw, count, BEHAVIOURS)
+    behaviour, mood = _behaviours(draw, count, BEHAVIOURS, "drawn")
     stream = draw.integers(count, bank.mouth.shape[0])
     first = draw.integers(count, bank.mouth.shape[1] - frames)
     mouth = _cut(bank.mouth.cpu(), stream, first, frames + 1)

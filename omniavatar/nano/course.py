@@ -39,6 +39,7 @@ class Course:
         shapes: of the windows that the transformer learns; the first is also the probe's.
         tokens: of one step of the transformer, over all windows of a batch.
         rough: whether half of the speech comes with noise, music and rooms.
+        decoder_width: of the VAE, whose decoder is most of the work on a CPU.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Course:
     shapes: tuple[Shape, ...]
     tokens: int = 70_000
     rough: bool = False
+    decoder_width: int = 32
 
     def batch(self, shape: Shape) -> int:
         """Windows of this shape in one step."""
@@ -58,5 +60,6 @@ WIDE = Course(
     look="wide",
     shapes=(Shape(192, 192, 89), Shape(192, 256, 65), Shape(256, 192, 65)),
     rough=True,
+    decoder_width=24,
 )
 COURSES: Mapping[str, Course] = MappingProxyType({one.name: one for one in (FIRST, WIDE)})

@@ -38,6 +38,9 @@ BANK_FRAMES = 17
 LINEAR_SHARE = 0.17
 """Share of the budget spent on the linear code."""
 
+LATER_RATE, ALONE_SHARE = 8e-4, 0.3
+"""For weights to go on from: the highest rate, and a new decoder's share of the budget."""
+
 WHOLE_PICTURE_FROM = 0.8
 """From this share of the budget on, whole pictures and 17 frames only."""
 
@@ -116,14 +119,12 @@ def train_vae(
 
     Args:
         from_weights: where a VAE is exported to go on from, at a lower rate and without the
-            linear code.
+            linear code. If its decoder is of another width, a new one is trained, at first alone.
     """
     torch.manual_seed(11)
-    if from_weights is None:
-        vae = build_vae()
-        prepare_weights(vae)
-    else:
-        vae = AutoencoderKLWan.from_pretrained(from_weights / "vae", torch_dtype=torch.float32)
+    vae = build_vae(decoder_width=course.decoder_width)
+    prepare_weights(vae)
+    has_new_decoder = from_weights is not None and _take_weights(vae, from_weights)
     vae.to(device)
     to_channels_last(vae)
     shape = course.shapes[0]
@@ -131,7 +132,7 @@ def train_vae(
     trainer = Trainer(
         "vae",
         vae,
-        RECIPE if from_weights is None else replace(RECIPE, learning_rate=6e-4),
+        RECIPE if from_weights is None else replace(RECIPE, learning_rate=LATER_RATE),
         folder=folder,
         seconds=seconds,
         deadline=deadline,
@@ -139,6 +140,8 @@ def train_vae(
             "batch": f"{2 * batch} x 9 and {batch} x 17 frames of 96 px, "
             f"then {batch * 2 // 3} x 17 of {SIZE} px",
             "clips": clips,
+            "course": course.name,
+            "decoder_width": course.decoder_width,
             "parameters": sum(p.numel() for p in vae.parameters()),
         },
     )
@@ -163,6 +166,8 @@ def train_vae(
         with torch.autocast(device.type, torch.bfloat16):
             if progress < linear_share:
                 return linear_loss(vae, code, chosen)
+            if has_new_decoder and progress < ALONE_SHARE:
+                return decoder_loss(vae, chosen)
             return joint_loss(vae, chosen)
 
     marks = [seconds * share for share in (0.09, 0.17, 0.25, 0.35, 0.5, 0.65, 0.8, 0.9)]
@@ -179,6 +184,21 @@ def train_vae(
         look=course.look,
     )
     _measure_latents(trainer.average, drawn, folder=folder)
+
+
+def _take_weights(vae: AutoencoderKLWan, weights: Path) -> bool:
+    """Fill in what the exported VAE has in the same shape; whether the decoder is left new."""
+    exported = AutoencoderKLWan.from_pretrained(weights / "vae", torch_dtype=torch.float32)
+    own = vae.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in exported.state_dict().items()
+        if own[name].shape == tensor.shape
+    }
+    if len(fitting) < len(own):
+        fitting = {name: tensor for name, tensor in fitting.items() if "decoder." not in name}
+    vae.load_state_dict(fitting, strict=False)
+    return len(fitting) < len(own)
 
 
 def draw_bank(
@@ -277,6 +297,14 @@ def joint_loss(vae: AutoencoderKLWan, batch: Batch) -> Tensor:
     return picture_loss(decoded, batch) + 1e-4 * kl
 
 
+def decoder_loss(vae: AutoencoderKLWan, batch: Batch) -> Tensor:
+    """Reconstruction by a decoder that has to catch up with the encoder first."""
+    with torch.no_grad():
+        latents = encode_whole(vae, batch.video).float()
+    noisy = latents + 0.05 * torch.randn_like(latents)
+    return picture_loss(decode_whole(vae, noisy, clamp=False).float(), batch)
+
+
 def picture_loss(decoded: Tensor, batch: Batch) -> Tensor:
     """Weighted L1, squares, and the change between neighbours in space and time."""
     error = decoded - batch.video  # [b, 3, t, h, w]
@@ -346,7 +374,8 @@ def read_vae(folder: Path) -> AutoencoderKLWan:
     Raises:
         FileNotFoundError: the part has not run.
     """
-    vae = read_average(folder / "vae.pt", build_vae())
+    width = json.loads((folder / "vae.json").read_text())["settings"].get("decoder_width", 32)
+    vae = read_average(folder / "vae.pt", build_vae(decoder_width=width))
     statistics = json.loads((folder / "vae-latents.json").read_text())
     vae.register_to_config(latents_mean=statistics["mean"], latents_std=statistics["std"])
     return vae
