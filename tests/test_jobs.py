@@ -27,7 +27,7 @@ class DistantPipelines(Pipelines):
         self.updates = updates
 
     def get(self, model, *, report=None, **more):
-        for done in self.updates:
+        for done in self.updates if report else ():
             report(
                 DownloadProgress(
                     model=model,
