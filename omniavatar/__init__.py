@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         check_speech,
         preflight,
     )
+    from omniavatar.doctor import Diagnosis, examine
     from omniavatar.effects import settings_without_effect
     from omniavatar.errors import (
         FullMemoryError,
@@ -65,6 +66,7 @@ _HOMES = {
     "Caption": "media.captions",
     "ChunkDone": "events",
     "ConvertProgress": "weights.converted",
+    "Diagnosis": "doctor",
     "DownloadProgress": "weights.download",
     "Event": "events",
     "Finished": "events",
@@ -100,6 +102,7 @@ _HOMES = {
     "convert": "weights.converted",
     "describe_bytes": "weights.files",
     "device_name": "memory",
+    "examine": "doctor",
     "fetch": "weights.download",
     "from_srt": "media.captions",
     "kept_pieces": "media.video",
@@ -131,6 +134,7 @@ __all__ = [
     "Caption",
     "ChunkDone",
     "ConvertProgress",
+    "Diagnosis",
     "DownloadProgress",
     "Event",
     "Finished",
@@ -164,6 +168,7 @@ __all__ = [
     "convert",
     "describe_bytes",
     "device_name",
+    "examine",
     "fetch",
     "from_srt",
     "kept_pieces",

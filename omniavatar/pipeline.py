@@ -153,11 +153,7 @@ class AvatarPipeline:
             InputError: there is no such model, too little memory for it, or a preset does not fit.
             WeightsError: a file is missing and can not be downloaded, or does not fit.
         """
-        if model not in CATALOG:
-            raise InputError(
-                f"model is {model!r}. Use one of: {', '.join(CATALOG)}.", field="model"
-            )
-        spec = settle_spec(CATALOG[model], folder=folder, loras=loras)
+        spec = settle_spec(_spec(model), folder=folder, loras=loras)
         chosen = choose_placement(device=device, dtype=dtype)
         free, work = free_memory(chosen.device, memory), longest_work(spec)
         if find_faults(spec, find_folder(spec, folder)):
@@ -175,6 +171,32 @@ class AvatarPipeline:
         )
         place(models, placement)
         return cls(models, spec, placement, budget=free.device)
+
+    @staticmethod
+    def fits_whole(
+        model: str,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        memory: str = "auto",
+    ) -> bool:
+        """Whether all of a model has room on the device beside what is there now.
+
+        Raises:
+            InputError: there is no such model, device or tier.
+        """
+        spec, chosen = _spec(model), choose_placement(device=device, dtype=dtype)
+        free = free_memory(chosen.device, memory)
+        try:
+            found = arrange(chosen, footprint_of_spec(spec), longest_work(spec), free, name=model)
+        except InputError:
+            return False
+        return found == chosen
+
+    def close(self) -> None:
+        """Give the memory of the networks back; the pipeline is of no more use."""
+        del self.models
+        release(self.placement.device)
 
     def check(self, request: GenerationRequest) -> VideoPlan:
         """Do every check that `stream` would do, and say what it would make.
@@ -542,6 +564,12 @@ def _foresee(work: Callable[[], object]) -> None:
         work()
     except InputError as error:
         logger.warning("%s", error)
+
+
+def _spec(model: str) -> ModelSpec:
+    if model not in CATALOG:
+        raise InputError(f"model is {model!r}. Use one of: {', '.join(CATALOG)}.", field="model")
+    return CATALOG[model]
 
 
 def longest_work(spec: ModelSpec) -> Work:

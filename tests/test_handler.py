@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import itertools
 import json
 import os
 import re
@@ -269,37 +270,43 @@ def test_files_are_gone_after_a_failed_job_and_the_fault_is_raised(
     assert not list(temporary.iterdir())
 
 
-def test_full_gpu_gets_shorter_chunks_which_stay(pipeline, files):
-    tokens = []
+def full_memory(network, calls):
+    """Let a network's forward fail at some of its calls, as on a GPU that is full."""
+    count = itertools.count(1)
 
-    def limited(_module, arguments, named):
-        latents = named.get("hidden_states", arguments[0] if arguments else None)
-        tokens.append(latents.shape[2] * latents.shape[3] * latents.shape[4] // 4)
-        if tokens[-1] > 320:
+    def fail(*_arguments):
+        if next(count) in calls:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    hook = pipeline.models.transformer.register_forward_pre_hook(limited, with_kwargs=True)
-    try:
-        worker = Worker(WorkerSettings(), pipeline)
-        answer = work(worker, files, max_tokens=None)
-        assert answer["settings"]["max_tokens"] == 272  # a quarter of 1088
-        assert len(tokens) == 3
-        assert work(worker, files, max_tokens=None)["frames"] == 10
-        assert len(tokens) == 4, "what was learnt is kept"
-    finally:
-        hook.remove()
+    return network.register_forward_pre_hook(fail)
 
 
-def test_too_small_a_gpu_asks_for_another_worker(pipeline, files):
-    def full(*_arguments):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def test_full_gpu_gets_another_arrangement_which_stays(files):
+    own = AvatarPipeline.from_pretrained("nano", device="cpu")
+    told = []
 
-    hook = pipeline.models.transformer.register_forward_pre_hook(full)
-    try:
-        answer = work(Worker(WorkerSettings(), pipeline), files, max_tokens=None)
-    finally:
-        hook.remove()
+    async def send(_job, progress):
+        told.append(progress["phase"])
+
+    full_memory(own.models.transformer, {1})
+    worker = Worker(WorkerSettings(), own, send=send)
+    answer = work(worker, files)
+    assert answer["frames"] == 10
+    (notice,) = answer["worker"]["notices"]
+    assert "memory ran out" in notice
+    assert answer["worker"]["arrangement"] in notice
+    assert any("emory ran out" in phase for phase in told)
+    second = work(worker, files)
+    assert not second["worker"]["notices"]
+    assert second["worker"]["arrangement"] == answer["worker"]["arrangement"]
+
+
+def test_too_small_a_gpu_asks_for_another_worker(files):
+    own = AvatarPipeline.from_pretrained("nano", device="cpu")
+    full_memory(own.models.transformer, range(1, 100))
+    answer = work(Worker(WorkerSettings(), own), files)
     assert (answer["code"], answer["refresh_worker"]) == ("out_of_memory", True)
+    assert "too small for nano" in answer["error"]
 
 
 def test_quiet_work_gives_signs_of_life_in_order(pipeline, files):
@@ -375,6 +382,7 @@ def test_absent_bucket_is_told_at_the_start(bucket_settings):
         ({"OMNIAVATAR_MAX_FILE_MB": "many"}, "OMNIAVATAR_MAX_FILE_MB"),
         ({"BUCKET_NAME": "videos"}, "BUCKET_ENDPOINT_URL"),
         ({"OMNIAVATAR_DEVICE": "tpu"}, "tpu"),
+        ({"OMNIAVATAR_MEMORY": "7GB"}, "OMNIAVATAR_MEMORY"),
     ],
 )
 def test_broken_set_up_stops_the_worker_with_one_sentence(

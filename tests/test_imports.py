@@ -39,13 +39,14 @@ ALLOWED: dict[str, set[str]] = {
     "flops": {"weights"},
     "speed": {"models"},
     "pipeline": ENGINE | {"public", "flops", "speed"},  # the package's own version
+    "doctor": ENGINE | {"pipeline", "speed"},
     "bench": ENGINE | {"pipeline", "flops", "speed", "placement", "tiers"},
     # Training needs the networks, evaluation the pipeline that people run.
     "nano": {"models", "weights", "media", "stages", "pipeline", "public"},
     "serving": {"public"},
     "app": {"public", "serving"},
     "__main__": {"serving"},
-    "__init__": ENGINE | {"pipeline", "bench", "effects", "flops", "speed", "checks"},
+    "__init__": ENGINE | {"pipeline", "bench", "doctor", "effects", "flops", "speed", "checks"},
 }
 
 # Libraries that only some rooms may use.
@@ -68,6 +69,7 @@ RESERVED: dict[str, set[str]] = {
         "pipeline",
         "nano",
         "bench",
+        "doctor",
         "speed",
     },
     "diffusers": {

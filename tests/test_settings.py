@@ -10,6 +10,8 @@ def test_variables_are_read_and_empty_ones_are_not_set(tmp_path):
             "OMNIAVATAR_MODEL": "14B",
             "OMNIAVATAR_WEIGHTS": str(tmp_path),
             "OMNIAVATAR_DEVICE": "",
+            "OMNIAVATAR_MEMORY": "24GB",
+            "OMNIAVATAR_LORAS": "fast.safetensors:0.8",
             "OMNIAVATAR_MAX_TOKENS": "15000",
             "OMNIAVATAR_MAX_RESULT_MB": "2.5",
             "OMNIAVATAR_PRIVATE_ADDRESSES": "1",
@@ -19,11 +21,16 @@ def test_variables_are_read_and_empty_ones_are_not_set(tmp_path):
     assert settings == WorkerSettings(
         model="14B",
         weights=tmp_path,
+        memory="24GB",
+        loras="fast.safetensors:0.8",
         max_tokens=15000,
         max_result_megabytes=2.5,
         private_addresses=True,
     )
     assert not settings.has_bucket
+    assert [(str(lora.path), lora.strength) for lora in settings.lora_choices] == [
+        ("fast.safetensors", 0.8)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +41,7 @@ def test_variables_are_read_and_empty_ones_are_not_set(tmp_path):
         ("OMNIAVATAR_MAX_FILE_MB", "nan"),
         ("OMNIAVATAR_MAX_STEPS", "0"),
         ("OMNIAVATAR_PRIVATE_ADDRESSES", "maybe"),
+        ("OMNIAVATAR_MEMORY", "plenty"),
     ],
 )
 def test_unusable_value_names_its_variable(variable, value):

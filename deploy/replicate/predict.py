@@ -14,7 +14,7 @@ from typing import Any
 
 from cog import BasePredictor, Input, Path
 
-from omniavatar import AvatarPipeline, ChunkDone, GenerationRequest, InputError, StepDone
+from omniavatar import AvatarPipeline, ChunkDone, GenerationRequest, InputError, Notice, StepDone
 from omniavatar.serving import wording
 from omniavatar.serving.settings import WorkerSettings
 
@@ -29,7 +29,11 @@ class Predictor(BasePredictor):
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         settings = WorkerSettings.from_environment(os.environ)
         self.pipeline = AvatarPipeline.from_pretrained(
-            settings.model, folder=settings.weights, device=settings.device
+            settings.model,
+            folder=settings.weights,
+            device=settings.device,
+            memory=settings.memory,
+            loras=settings.lora_choices,
         )
 
     def predict(
@@ -125,6 +129,8 @@ class Predictor(BasePredictor):
                 request = GenerationRequest.from_mapping(values)
                 with closing(self.pipeline.stream(request, output)) as events:
                     for event in events:
+                        if isinstance(event, Notice):
+                            logger.warning("%s", wording.phase(event))
                         if isinstance(event, StepDone | ChunkDone):
                             logger.info("%.1f%% %s", 100 * event.fraction, wording.phase(event))
             except InputError as error:

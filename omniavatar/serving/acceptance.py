@@ -17,7 +17,14 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
-from omniavatar import CATALOG, AvatarPipeline, GenerationRequest, OmniAvatarError, load_speech
+from omniavatar import (
+    CATALOG,
+    AvatarPipeline,
+    GenerationRequest,
+    Notice,
+    OmniAvatarError,
+    load_speech,
+)
 from omniavatar.serving import remote
 from omniavatar.serving.handler import gpu_memory_bytes
 
@@ -94,6 +101,7 @@ def run(
     speech: Path,
     model: str = "nano",
     weights: Path | None = None,
+    memory: str = "auto",
     steps: int | None = None,
     audio_seconds: Sequence[float] = AUDIO_SECONDS,
     price_per_hour: float = 0.0,
@@ -105,7 +113,7 @@ def run(
         endpoint: "local", or as `serving.remote` has it.
         image: portrait for all videos.
         speech: recording that is repeated to the lengths that are needed.
-        weights: folder of the weights of a local run.
+        weights, memory: folder of the weights of a local run, and how its networks are arranged.
         steps: None takes the model's own.
         audio_seconds: lengths of the long videos; the first is also made twice.
         price_per_hour: of the machine, in dollars.
@@ -118,7 +126,7 @@ def run(
         tell(check)
 
     begun = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    make = _local(model, weights) if endpoint == "local" else _remote(endpoint, model)
+    make = _local(model, weights, memory) if endpoint == "local" else _remote(endpoint, model)
     with TemporaryDirectory(prefix="omniavatar-acceptance-") as name:
         folder = Path(name)
         voice = {
@@ -154,6 +162,8 @@ class _Trial:
         self._make, self._folder, self._fps, self._price = make, folder, fps, price_per_hour
         self._count = 0
         self._memory: int | None = None
+        self._arrangement = ""
+        self._notices: list[str] = []
 
     def video(self, name: str, request: GenerationRequest) -> Check:
         """A video that is as long as its recording, and its sound as well."""
@@ -227,22 +237,26 @@ class _Trial:
         return failed[0]
 
     def memory(self) -> Check:
-        """What the GPU had in use after the jobs."""
+        """What the GPU had in use after the jobs, how the networks were arranged, and what for."""
         known = self._memory is not None
         words = f"{(self._memory or 0) / 2**30:.1f} GiB" if known else "no GPU, or not told"
-        return Check(name="GPU memory", passed=None, measured=words)
+        told = [words, *([self._arrangement] if self._arrangement else []), *self._notices]
+        return Check(name="GPU memory", passed=None, measured="; ".join(told))
 
     def _one(self, request: GenerationRequest) -> Path:
         self._count += 1
         path = self._folder / f"video-{self._count}.mp4"
         answer = self._make(request, path)
-        used = (answer.get("worker") or {}).get("gpu_memory_bytes")
+        worker = answer.get("worker") or {}
+        used = worker.get("gpu_memory_bytes")
         if isinstance(used, int):
             self._memory = max(self._memory or 0, used)
+        self._arrangement = str(worker.get("arrangement") or "")
+        self._notices.extend(map(str, worker.get("notices") or ()))
         return path
 
 
-def _local(model: str, weights: Path | None) -> Make:
+def _local(model: str, weights: Path | None, memory: str) -> Make:
     """The pipeline in this process, loaded by the first request, one request at a time."""
     turn = threading.Lock()
     loaded: list[AvatarPipeline] = []
@@ -250,9 +264,16 @@ def _local(model: str, weights: Path | None) -> Make:
     def make(request: GenerationRequest, output: Path) -> Mapping[str, Any]:
         with turn:
             if not loaded:
-                loaded.append(AvatarPipeline.from_pretrained(model, folder=weights))
-            loaded[0].generate(request, output)
-            return {"worker": {"gpu_memory_bytes": gpu_memory_bytes()}}
+                loaded.append(AvatarPipeline.from_pretrained(model, folder=weights, memory=memory))
+            events = loaded[0].stream(request, output)
+            notices = [event.what for event in events if isinstance(event, Notice)]
+            return {
+                "worker": {
+                    "gpu_memory_bytes": gpu_memory_bytes(),
+                    "arrangement": loaded[0].arrangement,
+                    "notices": notices,
+                }
+            }
 
     return make
 

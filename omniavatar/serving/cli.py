@@ -30,12 +30,13 @@ from omniavatar import (
     GenerationRequest,
     InputError,
     ModelSpec,
+    Notice,
     OmniAvatarError,
     StepDone,
     choices_of,
     setting_of,
 )
-from omniavatar.serving import conversions, downloads, loras, wording
+from omniavatar.serving import checkup, conversions, downloads, loras, wording
 
 HEADINGS = {
     "input": "what goes in and what comes out",
@@ -90,7 +91,18 @@ def _add_generate_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--weights", metavar="FOLDER", type=Path, help="where the checkpoint's files are"
     )
+    _add_memory_option(files)
     loras.add_options(files)
+
+
+def _add_memory_option(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    parser.add_argument(
+        "--memory",
+        choices=("auto", *MEMORY_TIERS),
+        default=os.environ.get("OMNIAVATAR_MEMORY") or "auto",
+        help="arrange the networks for the GPU memory that is free, or as for a card of that size "
+        "(default: $OMNIAVATAR_MEMORY or auto)",
+    )
 
 
 def _add_request_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
@@ -182,6 +194,7 @@ def _generate(options: argparse.Namespace) -> None:
             pipeline = AvatarPipeline.from_pretrained(
                 options.model,
                 folder=options.weights,
+                memory=options.memory,
                 loras=further,
                 report=downloads.DownloadScreen(shown=not options.quiet),
             )
@@ -272,7 +285,8 @@ class _Progress:
         if isinstance(event, StepDone | ChunkDone):
             words = f"{words}, {wording.timing(event)}"
         if self._live:
-            self._write(_bar(event) + words, end="\n" if isinstance(event, Finished) else "")
+            stays = isinstance(event, Finished | Notice)
+            self._write(_bar(event) + words, end="\n" if stays else "")
         elif self._shown and not isinstance(event, StepDone):
             print(words, file=sys.stderr, flush=True)
 
@@ -337,6 +351,11 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", metavar="FOLDER", type=Path, help="where its files are")
     parser.add_argument(
+        "--memory",
+        choices=MEMORY_TIERS,
+        help="arrange the networks as for this card; with --random-weights, torch is held to it",
+    )
+    parser.add_argument(
         "--seconds", type=_number, default=3.0, metavar="X", help="length of the speech"
     )
     chunk = parser.add_argument_group("with --random-weights")
@@ -349,9 +368,6 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     )
     chunk.add_argument(
         "--tiers", action="store_true", help="measure each memory tier, torch held to its size"
-    )
-    chunk.add_argument(
-        "--memory", choices=MEMORY_TIERS, help="measure this tier, torch held to its size"
     )
     chunk.add_argument("--uncompiled", action="store_true", help="do not compile the blocks")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures here as well")
@@ -382,7 +398,10 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         return measure_accuracy().to_mapping()
     if options.random_weights is None:
         pipeline = AvatarPipeline.from_pretrained(
-            options.model, folder=options.weights, report=downloads.DownloadScreen()
+            options.model,
+            folder=options.weights,
+            memory=options.memory or "auto",
+            report=downloads.DownloadScreen(),
         )
         return measure(pipeline, seconds=options.seconds).to_mapping()
     spec = CATALOG[options.random_weights]
@@ -476,6 +495,7 @@ def _add_acceptance_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", metavar="AUDIO", type=Path, default=EXAMPLES / "speech-1.wav")
     parser.add_argument("--model", choices=tuple(CATALOG), default="nano", help="checkpoint")
     parser.add_argument("--weights", metavar="FOLDER", type=Path, help="where its files are")
+    _add_memory_option(parser)
     parser.add_argument("--steps", metavar="N", type=_whole_number, help="denoising steps")
     parser.add_argument(
         "--seconds",
@@ -510,6 +530,7 @@ def _acceptance(options: argparse.Namespace) -> None:
         speech=options.audio,
         model=options.model,
         weights=options.weights,
+        memory=options.memory,
         steps=options.steps,
         audio_seconds=options.seconds,
         price_per_hour=options.price,
@@ -571,6 +592,12 @@ COMMANDS = (
         help="save a checkpoint with its LoRAs merged, for quicker starts",
         add_options=conversions.add_options,
         run=conversions.run,
+    ),
+    Command(
+        name="doctor",
+        help="tell how each model would run on this machine, and what is missing",
+        add_options=checkup.add_options,
+        run=checkup.run,
     ),
     Command(
         name="bench",

@@ -7,7 +7,6 @@ exception, after which the platform tries again. The model is loaded before the 
 
 import asyncio
 import base64
-import gc
 import logging
 import os
 import re
@@ -16,9 +15,9 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +29,10 @@ from omniavatar import (
     ChunkDone,
     Event,
     Finished,
+    FullMemoryError,
     GenerationRequest,
     InputError,
+    Notice,
     OmniAvatarError,
     StepDone,
 )
@@ -51,7 +52,6 @@ Send = Callable[[Job, Mapping[str, Any]], Awaitable[None]]
 
 FILES = ("image", "audio")
 NAMES = ("model", "request_id", *(entry.name for entry in fields(GenerationRequest)))
-HALVINGS_OF_CHUNKS = 2
 KEPT_ANSWERS = 2
 SECONDS_BETWEEN_STEPS = 0.5
 SECONDS_OF_QUIET = 1.4  # with the above, something is said at least every two seconds
@@ -60,10 +60,6 @@ SECONDS_TO_SEND_THE_LAST = 5.0
 
 class Stopped(Exception):
     """The platform has cancelled the job, or its time is over."""
-
-
-class OutOfMemoryError(Exception):
-    """The GPU's memory is too small, even for the shortest chunks that are tried."""
 
 
 class Worker:
@@ -118,7 +114,7 @@ class Worker:
         except InputError as error:
             code = getattr(error, "code", "invalid_input")
             return {"error": str(error), "code": code, "field": error.field}
-        except OutOfMemoryError as error:
+        except FullMemoryError as error:
             return {"error": str(error), "code": "out_of_memory", "refresh_worker": True}
         finally:
             self._jobs_done += 1
@@ -134,10 +130,14 @@ class Worker:
         ):  # the sender did not hear the answer, and asks again
             return dict(self._answers[name])
         request = self._read(values, folder)
-        fetched = time.monotonic()
-        with closing(self._events(request, folder / "avatar.mp4")) as events:
+        fetched, notices = time.monotonic(), []
+        work = self._pipeline.stream(self._shortened(request), folder / "avatar.mp4")
+        with closing(work) as events:
             for event in events:
                 tell(event)
+                if isinstance(event, Notice):
+                    logger.warning("%s: %s", job.get("id"), event.what)
+                    notices.append(event.what)
                 if stop.is_set():
                     raise Stopped
         assert isinstance(event, Finished)
@@ -156,6 +156,8 @@ class Worker:
                 "first_job": not self._jobs_done,
                 "load_seconds": self._load_seconds,
                 "gpu_memory_bytes": gpu_memory_bytes(),
+                "arrangement": self._pipeline.arrangement,
+                "notices": notices,
             },
         }
         if name:
@@ -191,21 +193,6 @@ class Worker:
             )
         return request
 
-    def _events(self, request: GenerationRequest, output: Path) -> Generator[Event, None, None]:
-        """The pipeline's events; a GPU whose memory runs out is asked for shorter chunks."""
-        for halving in range(HALVINGS_OF_CHUNKS + 1):
-            work = self._pipeline.stream(self._shortened(request), output)
-            with _memory_watched(), closing(work) as events:
-                yield from events
-                return
-            if halving < HALVINGS_OF_CHUNKS:
-                self._max_tokens //= 2
-                logger.warning("GPU memory ran out: chunks of %d tokens now", self._max_tokens)
-        raise OutOfMemoryError(
-            f"The GPU's memory is too small for {self._pipeline.spec.name}, even with chunks of "
-            f"{self._max_tokens} tokens. Use a larger GPU."
-        )
-
     def _shortened(self, request: GenerationRequest) -> GenerationRequest:
         wanted = request.max_tokens or self._pipeline.spec.max_tokens
         return replace(request, max_tokens=min(wanted, self._max_tokens))
@@ -238,7 +225,11 @@ def main() -> int:
 
             bucket = Bucket(settings)
         pipeline = AvatarPipeline.from_pretrained(
-            settings.model, folder=settings.weights, device=settings.device
+            settings.model,
+            folder=settings.weights,
+            device=settings.device,
+            memory=settings.memory,
+            loras=settings.lora_choices,
         )
     except OmniAvatarError as error:
         sys.stderr.write(f"omniavatar: the worker can not start: {error}\n")
@@ -401,23 +392,6 @@ async def _send_to_platform(job: Job, progress: Mapping[str, Any]) -> None:
 
     async with AsyncClientSession() as session:
         await send_result(session, {"status": "IN_PROGRESS", "output": progress}, job)
-
-
-# ---- what may go wrong on the way
-
-
-@contextmanager
-def _memory_watched() -> Iterator[None]:
-    """Take the error of a full GPU; torch's is known by its name, as only the engine imports it."""
-    try:
-        yield
-    except Exception as error:
-        if not any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
-            raise
-        logger.warning("%s", error)
-    else:
-        return
-    gc.collect()  # the failed chunk's tensors, which the frames of the error held
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from omniavatar import CATALOG, PRESETS, InputError, LoraChoice, suggest_preset
@@ -40,7 +40,9 @@ def chosen(options: argparse.Namespace) -> tuple[LoraChoice, ...]:
     return _choices(options.lora, options.preset, preset_option="--preset", lora_option="--lora")
 
 
-def from_environment(model: str) -> tuple[LoraChoice, ...]:
+def from_environment(
+    model: str, environment: Mapping[str, str] = os.environ
+) -> tuple[LoraChoice, ...]:
     """The LoRAs that the environment names for the published models.
 
     Raises:
@@ -48,10 +50,10 @@ def from_environment(model: str) -> tuple[LoraChoice, ...]:
     """
     if not CATALOG[model].download_bytes:
         return ()
-    entries = [entry.strip() for entry in os.environ.get(LORAS_VARIABLE, "").split(",")]
+    entries = [entry.strip() for entry in environment.get(LORAS_VARIABLE, "").split(",")]
     return _choices(
         [entry for entry in entries if entry],
-        os.environ.get(PRESET_VARIABLE) or None,
+        environment.get(PRESET_VARIABLE) or None,
         preset_option=PRESET_VARIABLE,
         lora_option=LORAS_VARIABLE,
     )

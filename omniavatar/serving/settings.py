@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from omniavatar import CATALOG, InputError
+from omniavatar import CATALOG, MEMORY_TIERS, PRESETS, InputError, LoraChoice
+from omniavatar.serving.loras import LORAS_VARIABLE, PRESET_VARIABLE, from_environment
 
 MEGABYTE = 1_000_000
 WEEK_SECONDS = 7 * 24 * 3600
@@ -27,15 +28,27 @@ class WorkerSettings:
         "OMNIAVATAR_MODEL", "nano", "checkpoint that the worker serves: nano, 1.3B or 14B"
     )
     weights: Path | None = _variable(  # noqa: RUF009 (it makes a `field`)
-        "OMNIAVATAR_WEIGHTS", None, "folder of its files; empty: those that come with the package"
+        "OMNIAVATAR_WEIGHTS", None, "folder of its files; empty: the package's or a cache's"
     )
     device: str | None = _variable(
         "OMNIAVATAR_DEVICE", None, "cuda, cuda:1, cpu, ...; empty: the best that is there"
     )
+    memory: str = _variable(
+        "OMNIAVATAR_MEMORY",
+        "auto",
+        "card that the networks are arranged for: " + ", ".join(MEMORY_TIERS) + "; auto takes the "
+        "memory that is free",
+    )
+    loras: str | None = _variable(
+        LORAS_VARIABLE, None, "LoRAs to merge: FILE[:STRENGTH], with commas between"
+    )
+    preset: str | None = _variable(
+        PRESET_VARIABLE, None, "settings that go with a distilled LoRA: " + ", ".join(PRESETS)
+    )
     max_tokens: int | None = _variable(
         "OMNIAVATAR_MAX_TOKENS",
         None,
-        "longest chunk of a video, in tokens, for cards with less memory; empty: the model's own",
+        "longest chunk of a video, in tokens; shorter take less memory; empty: the model's own",
     )
     max_file_megabytes: float = _variable(
         "OMNIAVATAR_MAX_FILE_MB", 50.0, "largest picture and largest recording"
@@ -80,6 +93,9 @@ class WorkerSettings:
             raise _unfit("model", self.model, f"one of: {', '.join(CATALOG)}")
         if self.weights is not None and not self.weights.is_dir():
             raise _unfit("weights", str(self.weights), "a folder that is there")
+        if self.memory not in ("auto", *MEMORY_TIERS):
+            raise _unfit("memory", self.memory, f"auto, or one of: {', '.join(MEMORY_TIERS)}")
+        _ = self.lora_choices  # raises what is wrong with them
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
@@ -91,6 +107,12 @@ class WorkerSettings:
                 f"The bucket is set in part: {missing} is missing. Set all of it, or none.",
                 field=variable_of(given[0]),
             )
+
+    @property
+    def lora_choices(self) -> tuple[LoraChoice, ...]:
+        """The LoRAs that are merged into the model."""
+        named = {LORAS_VARIABLE: self.loras or "", PRESET_VARIABLE: self.preset or ""}
+        return from_environment(self.model, named)
 
     @property
     def has_bucket(self) -> bool:
