@@ -1,14 +1,19 @@
-"""The page, here and on Hugging Face Spaces: `python app.py`; `--help` tells the options."""
+"""The page, here and on Hugging Face Spaces: `python app.py`; `--help` tells its options."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `python -m omniavatar`
 
 import spaces  # noqa: F401 (before anything that looks for a GPU)
 
 from omniavatar.serving import ui
+from omniavatar.serving.app_options import parse_app_options
 from omniavatar.serving.jobs import Jobs
 from omniavatar.serving.pipelines import Pipelines
+
+if __name__ == "__main__":
+    options = parse_app_options(sys.argv[1:])
 
 pipelines = Pipelines()
 jobs = Jobs(pipelines)
@@ -16,4 +21,4 @@ demo = ui.build(jobs)
 
 if __name__ == "__main__":
     pipelines.get(ui.DEFAULT_MODEL)
-    ui.launch(demo, jobs)
+    ui.launch(demo, jobs, options)

@@ -72,6 +72,16 @@ def add_app_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def parse_app_options(arguments: Sequence[str]) -> AppOptions:
+    """The options of `python app.py`; what can not be used ends the process with status 2."""
+    parser = argparse.ArgumentParser(description="The page in the browser.", allow_abbrev=False)
+    add_app_options(parser)
+    try:
+        return read_app_options(parser.parse_args(arguments))
+    except InputError as error:
+        parser.error(str(error))
+
+
 def read_app_options(options: argparse.Namespace) -> AppOptions:
     """What was typed, and the environment for what was not.
 
