@@ -47,6 +47,7 @@ from omniavatar import (
 )
 from omniavatar.serving import downloads, wording
 from omniavatar.serving.estimate import Rates, work_of
+from omniavatar.serving.loras import spec_of
 from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.store import Asked, State, Status, Store, StoreSettings, data_folder, whose
 from omniavatar.serving.turns import Turns
@@ -255,7 +256,7 @@ class Jobs:
             )
         with self._changed:
             self._refuse_more(visitor, most_waiting or self.settings.waiting)
-        inputs = read_inputs(request, CATALOG[model])
+        inputs = read_inputs(request, spec_of(model))
         settings = request.to_mapping()
         asked, status = self.store.create(
             visitor=visitor,
@@ -308,12 +309,12 @@ class Jobs:
 
     def estimate(self, model: str, request: GenerationRequest, plan: VideoPlan) -> float:
         """How many seconds the device will take for a video."""
-        spec = CATALOG[model]
+        spec = spec_of(model)
         return self._rates.seconds(work_of(plan, request, spec), spec, device=self._device)
 
     def is_measured(self, model: str) -> bool:
         """Whether estimates for this model come from what it took here."""
-        return self._rates.is_measured(CATALOG[model], device=self._device)
+        return self._rates.is_measured(spec_of(model), device=self._device)
 
     @cached_property
     def _device(self) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from omniavatar import CATALOG, PRESETS, InputError, LoraChoice, suggest_preset
+from omniavatar import CATALOG, PRESETS, InputError, LoraChoice, settle_spec, suggest_preset
 
 if TYPE_CHECKING:
     from omniavatar import ModelSpec
@@ -45,10 +45,13 @@ def from_environment(
 ) -> tuple[LoraChoice, ...]:
     """The LoRAs that the environment names for the published models.
 
+    With a preset for another checkpoint, they are for that one, and none for this.
+
     Raises:
         InputError: a preset is named without a LoRA, or one that there is not.
     """
-    if not CATALOG[model].download_bytes:
+    preset = PRESETS.get(environment.get(PRESET_VARIABLE, ""))
+    if not CATALOG[model].download_bytes or (preset and model not in preset.models):
         return ()
     entries = [entry.strip() for entry in environment.get(LORAS_VARIABLE, "").split(",")]
     return _choices(
@@ -57,6 +60,15 @@ def from_environment(
         preset_option=PRESET_VARIABLE,
         lora_option=LORAS_VARIABLE,
     )
+
+
+def spec_of(model: str, environment: Mapping[str, str] = os.environ) -> "ModelSpec":
+    """A checkpoint as an app or a worker runs it: with the preset of its LoRAs or of its copy.
+
+    Raises:
+        InputError, WeightsError: as `from_environment` and `settle_spec` do.
+    """
+    return settle_spec(CATALOG[model], loras=from_environment(model, environment))
 
 
 def warn_of_missing_preset(spec: "ModelSpec", loras: Sequence[LoraChoice]) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import gradio as gr
 
 from omniavatar import (
-    CATALOG,
     GenerationRequest,
     ModelSpec,
     OmniAvatarError,
@@ -26,6 +25,7 @@ from omniavatar import (
 )
 from omniavatar.serving import drawings, wording
 from omniavatar.serving.jobs import Jobs
+from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_inputs import HELPER, Form, Updates, request_values
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
         try:
             found = check_picture(
                 path,
-                CATALOG[model],
+                spec_of(model),
                 aspect=values["aspect"],
                 fit=values["fit"],
                 focus=(values["focus_x"], values["focus_y"]),
@@ -73,7 +73,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
         }
 
     def listen(model: str, *chosen: bool, **values: Any) -> Updates:
-        values, spec = request_values(*chosen, values), CATALOG[model]
+        values, spec = request_values(*chosen, values), spec_of(model)
         path = _path(values["audio"])
         hidden: Updates = {form.voice_panel: gr.Group(visible=False)}
         if path is None:
@@ -110,7 +110,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
 
     def estimate(model: str, *chosen: bool, **values: Any) -> str:
         try:
-            spec = CATALOG[model]
+            spec = spec_of(model)
             inputs = read_inputs(_request(request_values(*chosen, values)), spec)
             seconds = jobs.estimate(model, inputs.request, inputs.plan)
         except Exception as error:

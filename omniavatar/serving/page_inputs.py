@@ -18,6 +18,7 @@ from gradio.components import Component
 from omniavatar import CATALOG, MEMORY_TIERS, setting_of, settings_without_effect
 from omniavatar.serving import controls
 from omniavatar.serving.behaviour import ROWS, Chip, Row, with_sentence
+from omniavatar.serving.loras import spec_of
 
 DEFAULT_MODEL = "nano"
 EXAMPLE_FOLDER = Path(__file__).parents[2] / "examples"
@@ -104,7 +105,7 @@ def restored(form: Form, model: str, values: Mapping[str, Any]) -> Updates:
     Args:
         values: fields of the request; what is missing was left to the model.
     """
-    spec = CATALOG[model]
+    spec = spec_of(model)
     updates: Updates = {
         form.model: gr.Radio(value=model, info=spec.description),
         form.own_focus: "focus_x" in values or "focus_y" in values,
@@ -123,7 +124,7 @@ def restored(form: Form, model: str, values: Mapping[str, Any]) -> Updates:
 
 def build_form() -> Form:
     """All controls, at the default model's values."""
-    spec = CATALOG[DEFAULT_MODEL]
+    spec = spec_of(DEFAULT_MODEL)
     settings: dict[str, Component] = {}
 
     def show(*names: str) -> None:
@@ -227,14 +228,14 @@ def connect_form(form: Form) -> None:
     effective = [name for name in controls.ENTRIES if name not in ("image", "audio")]
 
     def use_model(model: str) -> Updates:
-        spec = CATALOG[model]
+        spec = spec_of(model)
         updates: Updates = {form.model: gr.Radio(info=spec.description)}
         for name in of_model:
             updates[settings[name]] = gr.update(**controls.page_default(name, spec))
         return updates
 
     def show_effects(model: str, *chosen: bool, **values: Any) -> Updates:
-        without = settings_without_effect(CATALOG[model], request_values(*chosen, values))
+        without = settings_without_effect(spec_of(model), request_values(*chosen, values))
         return {
             settings[name]: gr.update(**controls.page_effect(name, without.get(name)))
             for name in effective

@@ -6,8 +6,9 @@ from typing import Any
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 
-from omniavatar import CATALOG, GenerationRequest, InputError, OmniAvatarError
+from omniavatar import GenerationRequest, InputError, OmniAvatarError
 from omniavatar.serving.jobs import Jobs, JobView
+from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_history import History, agreement, known, show_history
 from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, request_values, restored
 from omniavatar.serving.page_screen import Screen, show
@@ -48,7 +49,7 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
 
     def begin_draft(visit: Any, _agreed: bool, model: str, *chosen: bool, **values: Any) -> Updates:
         whole = request_values(*chosen, values)
-        steps = whole["steps"] or CATALOG[model].steps
+        steps = whole["steps"] or spec_of(model).steps
         draft = {
             "steps": max(1, round(steps * DRAFT_STEPS)),
             "audio_seconds": min(DRAFT_SECONDS, whole["audio_seconds"] or DRAFT_SECONDS),
