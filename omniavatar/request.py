@@ -308,19 +308,28 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
     if choices:
         if value not in choices:
             raise InputError(
-                f"{name} is {value!r}. Use one of: {', '.join(map(str, choices))}.", field=name
+                f"{name} is {_shown(value)}. Use one of: {', '.join(map(str, choices))}.",
+                field=name,
             )
         return value
     kind = next(kind for kind in (get_args(hint) or (hint,)) if kind is not type(None))
     if kind is Path:
         if not isinstance(value, str | Path) or str(value) == "":
-            raise InputError(f"{name} is {value!r}. Give the path of a file.", field=name)
+            raise InputError(f"{name} is {_shown(value)}. Give the path of a file.", field=name)
         return Path(value)
     if kind in (int, float):
         return _checked_number(name, kind, setting, value)
     if not isinstance(value, kind):
-        raise InputError(f"{name} is {value!r}. Use a value of type {kind.__name__}.", field=name)
+        raise InputError(
+            f"{name} is {_shown(value)}. Use a value of type {kind.__name__}.", field=name
+        )
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, which stays a sentence whatever was given."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _checked_number(name: str, kind: type, setting: Setting, value: Any) -> int | float:
@@ -329,12 +338,13 @@ def _checked_number(name: str, kind: type, setting: Setting, value: Any) -> int 
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
+        or (isinstance(value, float) and not math.isfinite(value))
         or (kind is int and value != int(value))
     ):
-        raise InputError(f"{name} is {value!r}. Use {whole} from {accepted}.", field=name)
+        raise InputError(f"{name} is {_shown(value)}. Use {whole} from {accepted}.", field=name)
     assert setting.minimum is not None
     assert setting.maximum is not None
     if not setting.minimum <= value <= setting.maximum:
-        raise InputError(f"{name} is {value!r}. Use {whole} from {accepted}.", field=name)
+        told = repr(value) if abs(value) < 1e15 else "too large"
+        raise InputError(f"{name} is {told}. Use {whole} from {accepted}.", field=name)
     return kind(value)

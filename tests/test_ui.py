@@ -42,7 +42,10 @@ def files(folder, image="face.png", audio="voice.wav"):
 
 def test_every_setting_is_a_parameter_and_only_the_files_must_be_given(client):
     api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert list(api) == ["/generate"]
+    assert list(api) == [
+        "/generate", "/preflight", "/estimate", "/batch", "/captions", "/submit", "/job",
+        "/cancel", "/models",
+    ]  # fmt: skip
     parameters = {each["parameter_name"]: each for each in api["/generate"]["parameters"]}
     assert list(parameters) == [entry.name for entry in fields(GenerationRequest)] + ["model"]
     needed = [name for name, each in parameters.items() if not each["parameter_has_default"]]

@@ -51,6 +51,7 @@ from omniavatar.serving.loras import spec_of
 from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.store import Asked, State, Status, Store, StoreSettings, data_folder, whose
 from omniavatar.serving.turns import Turns
+from omniavatar.serving.uploads import uploaded_file
 
 logger = logging.getLogger(__name__)
 
@@ -691,11 +692,7 @@ def read_request(values: Mapping[str, Any]) -> GenerationRequest:
     """
     values = dict(values)
     for name in ("image", "audio"):
-        upload = values.get(name)
-        path = upload.get("path") if isinstance(upload, dict) else None
-        if not path:
-            raise InputError(f"There is no {name} yet: please upload one.", field=name)
-        values[name] = path
+        values[name] = uploaded_file(values.get(name), field=name)
     return GenerationRequest.from_mapping(values)
 
 

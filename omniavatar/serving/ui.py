@@ -16,12 +16,14 @@ from omniavatar.serving.jobs import Jobs
 from omniavatar.serving.page_batch import build_batch, connect_batch
 from omniavatar.serving.page_check import connect_check
 from omniavatar.serving.page_history import build_history
-from omniavatar.serving.page_inputs import EXAMPLE_FOLDER, build_form, connect_form
+from omniavatar.serving.page_inputs import DEFAULT_MODEL, EXAMPLE_FOLDER, build_form, connect_form
 from omniavatar.serving.page_results import build_extras, connect_extras
 from omniavatar.serving.page_run import connect_run
 from omniavatar.serving.page_screen import build_screen
 from omniavatar.serving.theme import make_theme
 from omniavatar.serving.uploads import Gate
+
+__all__ = ["DEFAULT_MODEL", "build", "launch"]
 
 STYLES = Path(__file__).with_name("page.css")
 TITLE = (
@@ -38,6 +40,7 @@ def build(jobs: Jobs) -> gr.Blocks:
     with gr.Blocks(
         title="OmniAvatar", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)
     ) as page:
+        add_api(jobs)  # first, so that its names are its own
         gr.HTML(TITLE, elem_id="title")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("One video"), gr.Row(equal_height=False, elem_id="create"):
@@ -55,7 +58,6 @@ def build(jobs: Jobs) -> gr.Blocks:
         connect_run(page, form, screen, history, jobs)
         connect_extras(extras, history, jobs)
         connect_batch(page, batch, form, history, jobs)
-        add_api(jobs)
     return page
 
 
