@@ -16,9 +16,11 @@ if __name__ == "__main__":
     options = parse_app_options(sys.argv[1:])
 
 pipelines = Pipelines()
+if pipelines.is_shared_gpu:
+    pipelines.preload(ui.DEFAULT_MODEL)  # what is on the GPU by the launch is so in every job
 jobs = Jobs(pipelines)
 demo = ui.build(jobs)
 
 if __name__ == "__main__":
-    pipelines.get(ui.DEFAULT_MODEL)
+    pipelines.preload(ui.DEFAULT_MODEL)
     ui.launch(demo, jobs, options)

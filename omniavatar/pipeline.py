@@ -6,7 +6,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,7 @@ from omniavatar.memory import (
 )
 from omniavatar.models import Models
 from omniavatar.models.footprint import Footprint, footprint_of
-from omniavatar.placement import place, release
+from omniavatar.placement import is_out_of_memory, place, release
 from omniavatar.plan import (
     FRAMES_PER_LATENT,
     PIXELS_PER_TOKEN,
@@ -425,8 +425,9 @@ class AvatarPipeline:
         placement = self._refit(job.plan)
         if placement == self.placement:
             return
-        what = f"this video needs another arrangement: {describe(placement)}"
-        yield Notice(what=what, elapsed_seconds=clock.elapsed)
+        if replace(placement, vae_tiled=self.placement.vae_tiled) != self.placement:
+            what = f"this video needs another arrangement: {describe(placement)}"
+            yield Notice(what=what, elapsed_seconds=clock.elapsed)
         with clock.stage("place"):
             place(self.models, placement)
             self.placement = placement
@@ -441,8 +442,8 @@ class AvatarPipeline:
                 yield from clock.timed(
                     rendering.run(self.models, self._sampler(job.request)), stages
                 )
-            except torch.OutOfMemoryError as error:
-                fault = _without_frames(error)
+            except RuntimeError as error:
+                fault = _memory_fault(error)
             else:
                 return
             yield self._step_down(fault, job, clock)
@@ -463,29 +464,36 @@ class AvatarPipeline:
         while True:
             try:
                 return work()
-            except torch.OutOfMemoryError as error:
-                fault = _without_frames(error)
+            except RuntimeError as error:
+                fault = _memory_fault(error)
             yield self._step_down(fault, job, clock)
 
-    def _step_down(self, fault: BaseException, job: "Job", clock: "_Clock") -> Notice:
+    def _step_down(self, fault: RuntimeError, job: "Job", clock: "_Clock") -> Notice:
         """Place the networks in the next smaller arrangement, after memory ran out.
 
         Raises:
             FullMemoryError: there is none.
         """
-        release(self.placement.device)
         self._ran_out = True
-        below = step_down(self.placement, self.footprint, _work(job.plan), host=free_host_memory())
-        if below is None:
-            raise FullMemoryError(
-                f"The memory of {self.placement.device} is too small for {self.spec.name} with "
-                f"{describe(self.placement)}. Close what else runs on it, lower max_tokens (now "
-                f"{job.request.max_tokens}), or use a smaller model or a larger device."
-            ) from fault
-        with clock.stage("place"):
-            place(self.models, below)
+        while True:
+            release(self.placement.device)
+            below = step_down(
+                self.placement, self.footprint, _work(job.plan), host=free_host_memory()
+            )
+            if below is None:
+                raise FullMemoryError(
+                    f"The memory of {self.placement.device} is too small for {self.spec.name} with "
+                    f"{self.arrangement}. Close what else runs on it, lower max_tokens (now "
+                    f"{job.request.max_tokens}), or use a smaller model or a larger device."
+                ) from fault
             self.placement = below
-        what = f"memory ran out; going on with {describe(below)}"
+            try:
+                with clock.stage("place"):
+                    place(self.models, below)
+                break
+            except RuntimeError as error:  # not even to move has it room
+                fault = _memory_fault(error)
+        what = f"memory ran out; going on with {self.arrangement}"
         return Notice(what=what, elapsed_seconds=clock.elapsed)
 
     def _step_done(
@@ -588,10 +596,20 @@ def _chunk_work(frames: int, height: int, width: int) -> Work:
     return Work(tokens=tokens, frames=frames, height=height, width=width)
 
 
-def _without_frames(error: BaseException) -> BaseException:
-    """An error that no longer holds what the functions that it went through had in memory."""
-    traceback.clear_frames(error.__traceback__)
-    return error.with_traceback(None)
+def _memory_fault(error: RuntimeError) -> RuntimeError:
+    """An error that memory ran out, without what the functions that it went through had in theirs.
+
+    Raises:
+        RuntimeError: it is another error.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    linked: BaseException | None = error
+    while linked is not None:
+        traceback.clear_frames(linked.__traceback__)
+        linked.__traceback__ = None
+        linked = linked.__cause__ or linked.__context__
+    return error
 
 
 @dataclass(slots=True)

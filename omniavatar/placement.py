@@ -40,6 +40,12 @@ def place(models: Models, placement: Placement) -> None:
     release(placement.device)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device or its libraries had no memory left; not all of them say it alike."""
+    told = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in told)
+
+
 def release(device: torch.device) -> None:
     """Give memory that nothing refers to any more back to the device."""
     gc.collect()

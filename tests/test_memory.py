@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -291,3 +292,29 @@ def test_container_limits_count(tmp_path, files, expected):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     assert free_host_memory(tmp_path) == expected
+
+
+# ---- the guide
+
+
+def guide_cell(placement, device_bytes):
+    kind = "fp8" if TRANSFORMER in placement.fp8 else "bfloat16"
+    streamed = {
+        frozenset(): "",
+        ONLY_TEXT: ", text encoder streamed",
+        PARTS: ", both streamed",
+    }[placement.offloaded]
+    return f"{kind}{streamed}, {device_bytes / GIGABYTE:.1f} GB"
+
+
+@pytest.mark.parametrize("tier", MEMORY_TIERS)
+def test_guide_says_what_each_card_takes(tier):
+    guide = (Path(__file__).parents[1] / "deploy" / "runpod" / "README.md").read_text()
+    gigabytes = int(tier.removesuffix("GB"))
+    cells = [f"{gigabytes} GB"]
+    for model in ("1.3B", "14B"):
+        spec = CATALOG[model]
+        chosen = choose(model, card(gigabytes))
+        taken = needs(chosen, footprint_of_spec(spec), longest_work(spec))
+        cells.append(guide_cell(chosen, taken.device))
+    assert f"| {' | '.join(cells)} | {taken.host / GIGABYTE:.0f} GB" in guide

@@ -148,6 +148,30 @@ def test_the_last_arrangement_ends_the_job_and_keeps_what_is_finished(
     assert len(iio.imread(output, plugin="FFMPEG")) == 20
 
 
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_only_full_memory_is_a_reason_to_go_on(
+    pipeline, request_of_three_chunks, tmp_path, error, goes_on
+):
+    def fail(*_arguments):
+        hook.remove()
+        raise error
+
+    hook = pipeline.models.transformer.register_forward_pre_hook(fail)
+    work = pipeline.stream(request_of_three_chunks, tmp_path / "avatar.mp4")
+    if goes_on:
+        assert kinds(list(work)).startswith("!ssC")
+    else:
+        with pytest.raises(RuntimeError, match="illegal"):
+            list(work)
+
+
 def test_what_was_learnt_is_kept_for_the_next_job(
     pipeline, request_of_three_chunks, uninterrupted, tmp_path
 ):

@@ -1,6 +1,6 @@
 import pytest
 
-from omniavatar import Preparing, StepDone
+from omniavatar import Notice, Preparing, StepDone
 from omniavatar.serving import wording
 
 
@@ -28,3 +28,4 @@ def test_a_step_says_how_far_the_job_is_and_how_long_it_takes():
 
 def test_a_phase_begins_like_a_sentence():
     assert wording.phase(Preparing(what="reading", elapsed_seconds=0.0)) == "Reading"
+    assert wording.phase(Notice(what="memory ran out", elapsed_seconds=0.0)) == "Memory ran out"

@@ -44,3 +44,14 @@ def test_longer_jobs_ask_for_more_and_a_cancelled_one_gives_the_device_back(app,
     more, less = map(int, re.findall(r"durationSeconds=(\d+)", app.log))
     assert more > less
     assert app.log.count("/release?allowToken=token&fail=false") == 2
+
+
+def test_models_are_loaded_before_the_page_and_work_in_processes_of_their_own(app, folder):
+    for _ in range(2):
+        start(app, folder, "voice.wav", steps=1).result()
+    (own,) = re.findall(r"APP is (\d+)", app.log)
+    assert re.findall(r"LOADED (\S+) in (\d+)", app.log) == [("nano", own)]
+    assert app.log.index("LOADED nano") < app.log.index("Running on")
+    workers = re.findall(r"WORKS in (\d+) with (\d+) prompts", app.log)
+    assert len({worker for worker, _ in workers} | {own}) == len(workers) + 1
+    assert {prompts for _, prompts in workers} == {"0"}, "nothing comes back from a process"

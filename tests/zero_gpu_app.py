@@ -35,6 +35,25 @@ class DeviceService(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+def tell_processes():
+    """Say on standard output in which process models are loaded, and in which they work."""
+    from omniavatar import AvatarPipeline
+
+    load, stream = AvatarPipeline.from_pretrained, AvatarPipeline.stream
+
+    def told_load(model, **options):
+        sys.stdout.write(f"LOADED {model} in {os.getpid()}\n")
+        sys.stdout.flush()
+        return load(model, **options)
+
+    def told_stream(pipeline, *arguments, **options):
+        sys.stdout.write(f"WORKS in {os.getpid()} with {len(pipeline._prompts)} prompts\n")
+        sys.stdout.flush()
+        return stream(pipeline, *arguments, **options)
+
+    AvatarPipeline.from_pretrained, AvatarPipeline.stream = told_load, told_stream
+
+
 if __name__ == "__main__":
     service = ThreadingHTTPServer(("127.0.0.1", 0), DeviceService)
     threading.Thread(target=service.serve_forever, daemon=True).start()
@@ -46,4 +65,6 @@ if __name__ == "__main__":
     import spaces  # noqa: F401
 
     del sys.modules["torch"]
+    tell_processes()
+    sys.stdout.write(f"APP is {os.getpid()}\n")
     runpy.run_path(str(Path(__file__).parents[1] / "app.py"), run_name="__main__")
