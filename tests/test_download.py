@@ -271,6 +271,7 @@ def test_whole_file_of_somebody_else_is_not_replaced(hub, tmp_path):
 def test_check_finds_a_changed_byte_and_changes_nothing(hub, tmp_path):
     write_all(hub, tmp_path)
     assert download(hub, tmp_path, "--check").stdout == "14B is complete.\n"
+    assert "only whether" in download(hub, tmp_path, "--check", HF_HUB_OFFLINE="1").stderr
     file = tmp_path / BASE / SHARD
     content = bytearray(file.read_bytes())
     content[-1000] ^= 1
