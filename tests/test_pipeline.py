@@ -21,6 +21,7 @@ from reference_models import (
 
 from omniavatar import (
     CATALOG,
+    PRESETS,
     AvatarPipeline,
     ChunkDone,
     Finished,
@@ -192,6 +193,29 @@ def test_separate_audio_guidance_and_step_cache_run_through_the_public_door(
 ):
     request = make_request(0.5, audio_guidance=2.0, guidance=3.0, step_cache=0.1, steps=4)
     assert pipeline.generate(request, tmp_path / "out.mp4").frames == 13
+
+
+@pytest.mark.parametrize("name", ["lightx2v", "causvid"])
+def test_preset_decides_what_its_distillation_has_built_in(
+    name, pipeline, make_request, tmp_path, monkeypatch
+):
+    """What a request says of it changes nothing, and the video remembers what was used."""
+    monkeypatch.setattr(pipeline, "spec", pipeline.spec.with_preset(PRESETS[name]))
+    forwards = []
+    hook = pipeline.models.transformer.register_forward_hook(lambda *_: forwards.append(1))
+    try:
+        plain = frames_of(pipeline, make_request(0.5), tmp_path / "plain.mp4")
+        count = len(forwards)
+        vain = make_request(0.5, guidance=4.5, audio_guidance=3.0, step_cache=0.2)
+        told = frames_of(pipeline, vain, tmp_path / "told.mp4")
+    finally:
+        hook.remove()
+    assert np.array_equal(plain, told)
+    assert len(forwards) == 2 * count
+    assert count == PRESETS[name].steps
+    settings = read_settings(tmp_path / "told.mp4")
+    assert (settings["guidance"], settings["step_cache"]) == (1.0, 0.0)
+    assert settings["steps"] == PRESETS[name].steps
 
 
 @pytest.mark.parametrize(
