@@ -26,6 +26,7 @@ SECONDS_TO_START = 120
 class App:
     url: str
     log_file: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def log(self) -> str:
@@ -48,8 +49,8 @@ def running_app(folder: Path, script: Path = ROOT / "app.py") -> Iterator[App]:
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    app = App(url=f"http://127.0.0.1:{port}/", log_file=folder / "app.log")
-    with app.log_file.open("w") as log:
+    log_file = folder / "app.log"
+    with log_file.open("w") as log:
         process = subprocess.Popen(
             [sys.executable, str(script)],
             cwd=folder,
@@ -58,6 +59,7 @@ def running_app(folder: Path, script: Path = ROOT / "app.py") -> Iterator[App]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    app = App(url=f"http://127.0.0.1:{port}/", log_file=log_file, process=process)
     try:
         _wait_for(app, process)
         yield app

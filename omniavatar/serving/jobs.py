@@ -10,11 +10,10 @@ import atexit
 import contextvars
 import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -166,17 +165,6 @@ class _Job:
         return self.status.state in ENDED
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The visitor ended the job.
-
-    Attributes:
-        path: the MP4 of the parts that were finished, or None when there was none.
-    """
-
-    path: Path | None
-
-
 class _StoppedError(Exception):
     """The job is to stop while its model is still being downloaded."""
 
@@ -201,7 +189,6 @@ class Jobs:
         self._pipelines = pipelines
         self.settings = settings or StoreSettings.from_environment(os.environ)
         self.store = Store(data_folder(self.settings, os.environ))
-        self._visits: dict[str, str] = {}
         self._rates = Rates(self.store.folder / "rates.json")
         self._on_device = spaces.GPU(duration=self._gpu_seconds)(self._stream)
         self._changed = threading.Condition()
@@ -632,46 +619,6 @@ class Jobs:
         except Exception:
             logger.exception("checking a request failed")
         return None
-
-    # ---- as the page and the API follow jobs until both have moved to the above
-
-    def events(
-        self, model: str, values: Mapping[str, Any], *, visitor: str | None = None
-    ) -> Iterator[Event | Stopped]:
-        """Make a video; closing this generator ends the job.
-
-        Args:
-            model: name of a checkpoint.
-            values: the settings of a form.
-            visitor: whose `stop` is to end the job.
-
-        Raises:
-            gr.Error: one sentence for the visitor.
-        """
-        with _told():
-            job_id = self.submit(model, values, visitor=visitor or secrets.token_hex(16))
-        job = self._jobs[job_id]
-        if visitor is not None:
-            self._visits[visitor] = job_id
-        for view in self.follow(job_id, cancel_on_close=True):
-            if view.error is not None:
-                raise gr.Error(view.error, print_exception=False)
-            if view.ended and view.state != "finished":
-                yield Stopped(view.video)
-            elif job.event is None:
-                yield Preparing(what=view.phase, elapsed_seconds=0.0)
-            elif isinstance(job.event, Finished) and not view.ended:
-                continue
-            elif isinstance(job.event, StepDone) and view.preview is not None:
-                with suppress(OSError), Image.open(view.preview) as picture:
-                    yield replace(job.event, preview=np.asarray(picture))
-            else:
-                yield job.event
-
-    def stop(self, visitor: str) -> None:
-        """End this visitor's job, if one is running, and wait until it has ended."""
-        if job_id := self._visits.get(visitor):
-            self.cancel(job_id, wait=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
