@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 import omniavatar
 from omniavatar.errors import FullMemoryError, InputError
 from omniavatar.events import ChunkDone, Event, Finished, Notice, Preparing, StepDone
+from omniavatar.flops import transformer_flops
 from omniavatar.inputs import read_inputs
 from omniavatar.media.speech import normalise
 from omniavatar.media.video import Mp4Writer, check_output
@@ -46,6 +48,7 @@ from omniavatar.plan import (
 )
 from omniavatar.progress import Progress
 from omniavatar.request import GenerationRequest
+from omniavatar.speed import Compilation
 from omniavatar.stages.conditions import Conditions, SpeechRows, encode_prompt
 from omniavatar.stages.denoise import Sampler
 from omniavatar.stages.guidance import Guidance
@@ -97,6 +100,7 @@ class AvatarPipeline:
             memory runs out.
         budget: bytes of the device's memory that all of it may take; None is not known, and then
             only an error shows that it is too little.
+        compilation: when the transformer's blocks are compiled; None is "auto".
     """
 
     def __init__(
@@ -106,11 +110,13 @@ class AvatarPipeline:
         placement: Placement,
         *,
         budget: int | None = None,
+        compilation: Compilation | None = None,
     ) -> None:
         self.models = models
         self.spec = spec
         self.placement = placement
         self._budget = budget
+        self._compilation = compilation or Compilation()
         self._ran_out = False
         self._prompts: OrderedDict[str, Tensor] = OrderedDict()
 
@@ -133,6 +139,7 @@ class AvatarPipeline:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         memory: str = "auto",
+        compile: str = "auto",
         loras: Sequence[LoraChoice] = (),
         report: Report | None = None,
     ) -> Self:
@@ -145,6 +152,8 @@ class AvatarPipeline:
             device, dtype: None chooses by what the machine has.
             memory: "auto" arranges the networks by the memory that is free, one of `MEMORY_TIERS`
                 as for a card of that size.
+            compile: "auto" compiles the transformer's blocks on CUDA once the work that was asked
+                for is worth it, "on" at once and on any device, "off" never; see `speed`.
             loras: further LoRAs over the transformer, merged into it; the preset of one changes
                 the pipeline's `spec`.
             report: told how far a download is; what it raises ends the download.
@@ -170,7 +179,7 @@ class AvatarPipeline:
             fp8=placement.fp8,
         )
         place(models, placement)
-        return cls(models, spec, placement, budget=free.device)
+        return cls(models, spec, placement, budget=free.device, compilation=Compilation(compile))
 
     @staticmethod
     def fits_whole(
@@ -266,8 +275,15 @@ class AvatarPipeline:
             audio_seconds=request.audio_seconds,
             pieces=pieces,
         ) as writer:
+            pen = _Pen(writer, cuts=pieces is not None)
+            chunk_done: ChunkDone | None = None
             try:
                 for piece in self._pieces(rendering, job, clock):
+                    if chunk_done is not None:  # written while the next chunk began
+                        with clock.stage("write"):
+                            pen.wait()
+                        yield chunk_done
+                        chunk_done = None
                     if isinstance(piece, Notice):
                         progress.chunk_lost()
                         yield piece
@@ -278,11 +294,9 @@ class AvatarPipeline:
                         continue
                     with clock.stage("write"):
                         frames = yield from self._frames(piece, joiner, job, clock)
-                        writer.write(frames)
-                        if pieces is not None:
-                            writer.cut()
+                        pen.begin(frames)
                     progress.decode_done()
-                    yield ChunkDone(
+                    chunk_done = ChunkDone(
                         chunk=piece.chunk + 1,
                         chunks=len(plan.chunks),
                         frames=frames,
@@ -290,7 +304,12 @@ class AvatarPipeline:
                         elapsed_seconds=clock.elapsed,
                         remaining_seconds=progress.remaining_seconds,
                     )
+                with clock.stage("write"):
+                    pen.wait()
+                if chunk_done is not None:
+                    yield chunk_done
             finally:
+                pen.wait()
                 held = joiner.take_held()  # none, unless the job ends early
                 if held is not None:
                     writer.write(to_pixels(held, rounding=request.pixel_rounding))
@@ -437,7 +456,10 @@ class AvatarPipeline:
     ) -> Iterator[ChunkStep | ChunkVideo | Notice]:
         """Make all chunks; when memory runs out, place the networks anew and go on."""
         stages: dict[type, str] = {ChunkStep: "denoise", ChunkVideo: "decode"}
+        flops = self._flops(job)
         while not rendering.finished:
+            self._compilation.prepare(self.models.transformer, flops=flops)
+            flops = 0.0
             try:
                 yield from clock.timed(
                     rendering.run(self.models, self._sampler(job.request)), stages
@@ -447,6 +469,14 @@ class AvatarPipeline:
             else:
                 return
             yield self._step_down(fault, job, clock)
+
+    def _flops(self, job: "Job") -> float:
+        """Arithmetic of the transformer for a whole video."""
+        request = job.request
+        guidance = Guidance(text=_given(request.guidance), audio=request.audio_guidance)
+        forwards = len(job.plan.chunks) * _given(request.steps) * len(guidance.branches)
+        config = self.models.transformer.config
+        return forwards * transformer_flops(config, tokens=_work(job.plan).tokens)
 
     def _frames(
         self, piece: ChunkVideo, joiner: Joiner, job: "Job", clock: "_Clock"
@@ -610,6 +640,46 @@ def _memory_fault(error: RuntimeError) -> RuntimeError:
         linked.__traceback__ = None
         linked = linked.__cause__ or linked.__context__
     return error
+
+
+class _Pen:
+    """Encodes a chunk's frames beside the work on the next chunk, one chunk at a time.
+
+    Args:
+        cuts: end a piece after each chunk.
+    """
+
+    def __init__(self, writer: Mp4Writer, *, cuts: bool) -> None:
+        self._writer, self._cuts = writer, cuts
+        self._thread: Thread | None = None
+        self._error: BaseException | None = None
+
+    def begin(self, frames: NDArray[np.uint8]) -> None:
+        """Hand frames over; they are written when `wait` returns."""
+        self.wait()
+        self._thread = Thread(target=self._write, args=(frames,), name="encode")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for what was handed over.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        if self._thread is None:
+            return
+        self._thread.join()
+        self._thread, error, self._error = None, self._error, None
+        if error is not None:
+            raise error
+
+    def _write(self, frames: NDArray[np.uint8]) -> None:
+        try:
+            self._writer.write(frames)
+            if self._cuts:
+                self._writer.cut()
+        except BaseException as error:  # it belongs to whoever waits
+            self._error = error
 
 
 @dataclass(slots=True)

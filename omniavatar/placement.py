@@ -17,7 +17,7 @@ from transformers import UMT5EncoderModel
 from omniavatar.memory import TEXT_ENCODER, TRANSFORMER, Placement
 from omniavatar.models import Models
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
-from omniavatar.speed import set_compiled
+from omniavatar.speed import arrange_for_convolution, set_compiled
 from omniavatar.weights.storage import store_as_fp8
 
 CPU = torch.device("cpu")
@@ -28,6 +28,8 @@ def place(models: Models, placement: Placement) -> None:
     """Bring networks, wherever they are and whatever hooks they have, to where they belong."""
     models.vae.clear_cache()  # frames that a decoding which broke off has left there
     models.vae.to(placement.device)
+    if placement.device.type == "cuda":
+        arrange_for_convolution(models.vae)
     models.speech_encoder.to(placement.device)
     if placement.vae_tiled:
         models.vae.enable_tiling()
