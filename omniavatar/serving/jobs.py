@@ -27,6 +27,7 @@ from PIL import Image
 
 from omniavatar import (
     CATALOG,
+    MEMORY_TIERS,
     ChunkDone,
     DownloadProgress,
     Event,
@@ -75,6 +76,7 @@ class JobView:
         id: opens the job and cannot be guessed.
         state: "interrupted" is a job whose server ended before it did.
         model: name of the checkpoint.
+        memory: how its networks are arranged; None as the server has it.
         settings: of the request, without its files, as they were asked for.
         image, audio: copies of the files that were given; not served, see `Store`.
         options: what `submit` was given.
@@ -101,6 +103,7 @@ class JobView:
     id: str
     state: State
     model: str
+    memory: str | None
     settings: Mapping[str, Any]
     image: Path
     audio: Path
@@ -217,6 +220,7 @@ class Jobs:
         visitor: str,
         options: Mapping[str, Any] | None = None,
         consent: Mapping[str, Any] | None = None,
+        memory: str | None = None,
         most_waiting: int | None = None,
     ) -> str:
         """Put a job into the queue.
@@ -227,6 +231,7 @@ class Jobs:
             visitor: whose turn it takes and in whose history it will be; cannot be guessed.
             options: values that JSON can hold, to be found in its views.
             consent: recorded with the job and in the video.
+            memory: how the networks are arranged, one of `MEMORY_TIERS`; None as the server has it.
             most_waiting: how many jobs this visitor may have in the queue; None as in the settings.
 
         Returns:
@@ -242,6 +247,10 @@ class Jobs:
             raise InputError(
                 f"model is {model!r}. Use one of: {', '.join(CATALOG)}.", field="model"
             )
+        if memory is not None and memory not in MEMORY_TIERS:
+            raise InputError(
+                f"memory is {memory!r}. Use one of: {', '.join(MEMORY_TIERS)}.", field="memory"
+            )
         with self._changed:
             self._refuse_more(visitor, most_waiting or self.settings.waiting)
         inputs = read_inputs(request, spec_of(model))
@@ -249,13 +258,14 @@ class Jobs:
         asked, status = self.store.create(
             visitor=visitor,
             model=model,
+            memory=memory,
             settings={name: settings[name] for name in settings.keys() - {"image", "audio"}},
             image=request.image,
             audio=request.audio,
             options=options or {},
             consent=consent,
         )
-        seconds = self.estimate(model, inputs.request, inputs.plan)
+        seconds = self.estimate(model, inputs.request, inputs.plan, memory=memory)
         job = _Job(asked, status, context=contextvars.copy_context(), seconds=seconds)
         with self._changed:
             self._jobs[job.id] = job
@@ -295,14 +305,26 @@ class Jobs:
             self._jobs.pop(job_id, None)
         self.store.delete(job_id)
 
-    def estimate(self, model: str, request: GenerationRequest, plan: VideoPlan) -> float:
+    def estimate(
+        self,
+        model: str,
+        request: GenerationRequest,
+        plan: VideoPlan,
+        *,
+        memory: str | None = None,
+    ) -> float:
         """How many seconds the device will take for a video."""
         spec = spec_of(model)
-        return self._rates.seconds(work_of(plan, request, spec), spec, device=self._device)
+        work = work_of(plan, request, spec)
+        return self._rates.seconds(work, spec, device=self._device_as(memory))
 
-    def is_measured(self, model: str) -> bool:
+    def is_measured(self, model: str, *, memory: str | None = None) -> bool:
         """Whether estimates for this model come from what it took here."""
-        return self._rates.is_measured(spec_of(model), device=self._device)
+        return self._rates.is_measured(spec_of(model), device=self._device_as(memory))
+
+    def _device_as(self, memory: str | None) -> str:
+        """The device's name, apart for each way of arranging networks, which decides the speed."""
+        return self._device if memory in (None, "auto") else f"{self._device}, {memory}"
 
     @cached_property
     def _device(self) -> str:
@@ -414,6 +436,7 @@ class Jobs:
             id=job.id,
             state=status.state,
             model=asked.model,
+            memory=asked.memory,
             settings=asked.settings,
             image=image,
             audio=audio,
@@ -507,7 +530,9 @@ class Jobs:
         # Loaded here and not in `_stream`: on a shared GPU that is another process, which inherits
         # what is loaded and takes to its end what it loads itself.
         try:
-            pipeline = self._pipelines.get(asked.model, report=partial(self._hear_download, job))
+            pipeline = self._pipelines.get(
+                asked.model, memory=asked.memory, report=partial(self._hear_download, job)
+            )
         except _StoppedError:
             return self._stopped
         image, audio = self.store.inputs(asked)
@@ -522,12 +547,18 @@ class Jobs:
             pieces=self.store.pieces(job.id),
             notes=notes,
         )
-        with closing(self._on_device(asked.model, request, place, plan)) as work:
+        work = self._on_device(asked.model, request, place, plan, asked.memory)
+        with closing(work):
             for event in work:
                 self._hear(job, event)
                 if isinstance(event, Finished):
                     work_done = work_of(plan, request, pipeline.spec)
-                    self._rates.learn(work_done, pipeline.spec, event.timings, device=self._device)
+                    self._rates.learn(
+                        work_done,
+                        pipeline.spec,
+                        event.timings,
+                        device=self._device_as(asked.memory),
+                    )
                 if job.stop.is_set() and not isinstance(event, Finished):
                     return self._stopped
         return "finished"
@@ -592,10 +623,11 @@ class Jobs:
         request: GenerationRequest,
         place: "_Place",
         plan: VideoPlan,  # noqa: ARG002 (for `_gpu_seconds`, which is called with the same)
+        memory: str | None,
     ) -> Iterator[Event]:
         """The pipeline's events, their pictures put into files: on a shared GPU this runs in a
         process of its own, to which nothing goes back but what is yielded."""
-        work = self._pipelines.get(model).stream(
+        work = self._pipelines.get(model, memory=memory).stream(
             request, place.video, pieces=place.pieces, notes=place.notes
         )
         with _told(), closing(work) as events:
@@ -603,10 +635,16 @@ class Jobs:
                 yield _lightened(event, place)
 
     def _gpu_seconds(
-        self, model: str, request: GenerationRequest, _place: "_Place", plan: VideoPlan
+        self,
+        model: str,
+        request: GenerationRequest,
+        _place: "_Place",
+        plan: VideoPlan,
+        memory: str | None,
     ) -> int:
         """How long a shared GPU is asked for."""
-        return round(GPU_SECONDS_AROUND + GPU_MARGIN * self.estimate(model, request, plan))
+        seconds = self.estimate(model, request, plan, memory=memory)
+        return round(GPU_SECONDS_AROUND + GPU_MARGIN * seconds)
 
     def check(self, values: Mapping[str, Any]) -> InputError | None:
         """What is wrong with the settings and files of a form, found before the queue."""

@@ -100,6 +100,7 @@ class Asked:
         options: what the page needs to know again, such as that it is a draft.
         consent: what the visitor confirmed about the people in it, and when; None without.
         created: seconds since 1970.
+        memory: how the networks are to be arranged; None as the server has it.
     """
 
     id: str
@@ -111,6 +112,7 @@ class Asked:
     options: Mapping[str, Any]
     consent: Mapping[str, Any] | None
     created: float
+    memory: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +183,7 @@ class Store:
         *,
         visitor: str,
         model: str,
+        memory: str | None = None,
         settings: Mapping[str, Any],
         image: Path,
         audio: Path,
@@ -196,6 +199,7 @@ class Store:
             id=self.new_id(),
             visitor=whose(visitor),
             model=model,
+            memory=memory,
             settings=dict(settings),
             image=f"image/{image.name}",
             audio=f"audio/{audio.name}",
