@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from omniavatar.inputs import Picture, read_inputs, read_picture, read_samples
 from omniavatar.media.face import Face, find_faces
+from omniavatar.media.texture import is_photograph
 from omniavatar.plan import count_audio_frames
 from omniavatar.request import GenerationRequest
 from omniavatar.weights.catalog import Bundled, ModelSpec
@@ -30,9 +30,6 @@ SMALL_FACE = 0.15
 """Height of a face in the frame under which lips are a few pixels."""
 LEAST_DETAIL = 0.7
 """Pixels of the picture for one of the video, a side, under which it looks soft."""
-FLAT_OF_DRAWINGS = 0.7
-"""Share of pixels that equal their neighbour: 0.83 and more in drawn presenters, also as JPEG;
-0.44 in the photograph of `examples/`."""
 
 SILENT = 1e-3  # -60 dBFS, as are the next three: of the loudest window, or of single samples
 QUIET = 1e-2
@@ -221,7 +218,7 @@ def _about_picture(picture: Picture, faces: Sequence[Face], spec: ModelSpec) -> 
     choose = min if picture.fit == "contain" else max
     scale = choose(picture.height / rows, picture.width / columns)
     drawings = isinstance(spec.source, Bundled)
-    if drawings and not _looks_drawn(picture.image):
+    if drawings and is_photograph(picture.image):
         yield (
             f"This looks like a photograph, but {spec.name} was trained on drawn presenters only: "
             "the face will smear. Use another model, or a drawing."
@@ -258,17 +255,6 @@ def _about_picture(picture: Picture, faces: Sequence[Face], spec: ModelSpec) -> 
             f"The picture is small, {columns} × {rows} pixels, and is enlarged to fill "
             f"{picture.width} × {picture.height}: it will look soft. Use a larger one."
         )
-
-
-def _looks_drawn(image: NDArray[np.uint8]) -> bool:
-    """Whether most of it is of one colour with what is beside it, as in drawings."""
-    small = Image.fromarray(image)
-    small.thumbnail((512, 512))
-    pixels = np.asarray(small, np.int16)
-    if pixels.shape[1] < 2:
-        return True
-    change = np.abs(np.diff(pixels, axis=1)).max(axis=-1)
-    return float((change <= 2).mean()) >= FLAT_OF_DRAWINGS
 
 
 # ---- the speech
