@@ -14,6 +14,8 @@ from omniavatar.serving.jobs import Jobs
 from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.store import StoreSettings
 
+QUICK = {"steps": 1, "guidance": 1.0, "max_tokens": 300, "overlap_frames": 1}
+
 
 def places(tmp_path, *names):
     found = {}
@@ -228,7 +230,7 @@ def test_every_good_row_becomes_a_video_in_the_zip(batches, files):
         "anna.png,v.wav,13,\nanna.png,none.wav,14,\n"
     )
     consent = {"agreed": True}
-    batch = batches.submit(rows(files, {"steps": 1}), visitor="me", consent=consent)
+    batch = batches.submit(rows(files, QUICK), visitor="me", consent=consent)
     views = list(batches.follow(batch))
     fractions = [view.fraction for view in views]
     assert fractions == sorted(fractions)

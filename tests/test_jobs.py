@@ -1,15 +1,20 @@
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from app_process import write_portrait, write_voice
+from media_files import decode_frames, describe
 from PIL import Image
 
-from omniavatar import DownloadProgress, read_settings
+from omniavatar import DownloadProgress, GenerationRequest, InputError, read_settings
 from omniavatar.serving.jobs import UNKNOWN_FAULT, Jobs
 from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.store import StoreSettings
+
+# Chunks of 17 frames in one forward each, which two cores make in well under a second.
+QUICK = {"steps": 1, "guidance": 1.0, "max_tokens": 300, "overlap_frames": 1}
 
 
 class BrokenPipelines(Pipelines):
@@ -44,18 +49,36 @@ class DistantPipelines(Pipelines):
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    """A form as Gradio hands it over."""
+    """A form as Gradio hands it over, whose files are uploads."""
     folder = tmp_path_factory.mktemp("jobs")
-    return {
-        "image": {"path": str(write_portrait(folder / "face.png"))},
-        "audio": {"path": str(write_voice(folder / "voice.wav", 0.2))},
-        "steps": 1,
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield {
+            "image": {"path": str(write_portrait(folder / "face.png"))},
+            "audio": {"path": str(write_voice(folder / "voice.wav", 0.2))},
+            **QUICK,
+        }
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory):
-    return Jobs(Pipelines(), StoreSettings(data=tmp_path_factory.mktemp("data")))
+def pipelines():
+    return Pipelines()
+
+
+@pytest.fixture(scope="module")
+def jobs(pipelines, tmp_path_factory):
+    return Jobs(pipelines, StoreSettings(data=tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    """A request that takes minutes, in parts of well under a second."""
+    folder = tmp_path_factory.mktemp("endless")
+    return GenerationRequest(
+        image=write_portrait(folder / "face.png"),
+        audio=write_voice(folder / "long.wav", 60.0),
+        **QUICK,
+    )
 
 
 @pytest.mark.parametrize("name", ["image", "audio"])
@@ -128,6 +151,7 @@ def test_a_closed_follower_leaves_its_job_alone_unless_it_owns_it(jobs, values):
         next(follower)
         follower.close()
     assert wait(jobs, ids[1])[-1].state == "stopped"
+    assert not jobs.view(ids[0]).ended
     jobs.cancel(ids[0], wait=True)
     assert jobs.view(ids[0]).state == "stopped"
 
@@ -139,3 +163,79 @@ def test_cancelling_one_that_waits_leaves_the_one_that_runs(jobs, values):
     assert wait(jobs, first)[-1].state == "finished"
     assert wait(jobs, third)[-1].state == "finished"
     assert jobs.view(second).video is None
+
+
+def until_part(jobs, job_id):
+    """The first view of a job that has a finished part."""
+    return next(view for view in jobs.follow(job_id) if view.segments or view.ended)
+
+
+def test_a_job_that_is_stopped_keeps_what_is_finished(jobs, endless):
+    job_id = jobs.submit("nano", endless, visitor="me")
+    view = until_part(jobs, job_id)
+    assert view.state == "running"
+    assert view.preview.exists()
+    assert describe(view.segments[0]).count("Stream") >= 2  # the picture and its sound
+    jobs.cancel(job_id, wait=True)
+    last = jobs.view(job_id)
+    assert (last.state, last.error, last.preview) == ("stopped", None, None)
+    assert len(decode_frames(last.video, 128, 128)) >= 8
+    assert last.poster.exists()
+    assert last.phase == "Stopped"
+
+
+def test_a_server_that_ends_keeps_what_is_finished_and_the_history(pipelines, endless, tmp_path):
+    settings = StoreSettings(data=tmp_path)
+    jobs = Jobs(pipelines, settings)
+    running, waiting = (jobs.submit("nano", endless, visitor="me") for _ in range(2))
+    until_part(jobs, running)
+    place = jobs.view(waiting)
+    assert place.position == 1
+    assert place.wait_seconds > 0
+    jobs.close()
+    again = Jobs(pipelines, settings)
+    newest, oldest = again.history("me")
+    assert (newest.id, newest.state, newest.video) == (waiting, "interrupted", None)
+    assert (oldest.id, oldest.state) == (running, "interrupted")
+    assert len(decode_frames(oldest.video, 128, 128)) >= 8
+    assert dict(oldest.settings) == dict(again.view(running).settings)
+    assert oldest.image.read_bytes() == endless.image.read_bytes()
+    assert again.history("they") == []
+    again.remove(running, visitor="they")
+    assert again.view(running) is not None
+    again.remove(running, visitor="me")
+    assert again.view(running) is None
+    assert not oldest.video.exists()
+    assert [view.id for view in again.history("me")] == [waiting]
+
+
+def test_one_visitor_and_all_together_may_have_only_so_many_jobs_waiting(
+    pipelines, endless, tmp_path
+):
+    jobs = Jobs(pipelines, StoreSettings(data=tmp_path, waiting=2, waiting_together=3))
+    first = jobs.submit("nano", endless, visitor="a")
+    until_part(jobs, first)
+    for _ in range(2):
+        jobs.submit("nano", endless, visitor="a")
+    with pytest.raises(InputError, match="2 videos in the queue"):
+        jobs.submit("nano", endless, visitor="a")
+    jobs.submit("nano", endless, visitor="b")
+    with pytest.raises(InputError, match="Too many videos"):
+        jobs.submit("nano", endless, visitor="c")
+    jobs.close()
+
+
+def test_what_can_not_be_made_is_refused_before_it_waits(jobs, endless):
+    before = len(jobs.history("me"))
+    for changes, model, told in (
+        ({"aspect": "portrait"}, "nano", "aspect"),
+        ({"max_tokens": 20}, "nano", "max_tokens"),
+        ({"image": endless.audio}, "nano", "image"),
+        ({}, "huge", "model"),
+    ):
+        with pytest.raises(InputError) as fault:
+            jobs.submit(model, replace(endless, **changes), visitor="me")
+        assert fault.value.field == told
+    with pytest.raises(InputError, match="memory"):
+        jobs.submit("nano", endless, visitor="me", memory="a lot")
+    assert len(jobs.history("me")) == before

@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from omniavatar import InputError, OmniAvatarError, OutputError, recover_video
 
@@ -163,13 +163,14 @@ class Store:
         try:
             for place in (self._jobs, self.served, self._batches, self._servers):
                 place.mkdir(parents=True, exist_ok=True)
-            self._lock = (self._servers / self.server).open("w")
+            # Held open, and so locked, until the process ends.
+            lock = os.open(self._servers / self.server, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise OutputError(
                 f"Nothing can be written to the folder {self.folder} ({error.strerror}). Set "
                 "OMNIAVATAR_DATA to another one."
             ) from error
-        _lock(self._lock)
+        _lock(lock)
 
     @staticmethod
     def new_id() -> str:
@@ -380,7 +381,7 @@ class Store:
                 continue
             try:
                 with path.open("a") as file:
-                    free = _lock(file)
+                    free = _lock(file.fileno())
             except OSError:
                 free = False
             if free:
@@ -430,7 +431,7 @@ def _size(folder: Path) -> int:
     return size
 
 
-def _lock(file: IO[str]) -> bool:
+def _lock(file: int) -> bool:
     """Lock an open file until this process ends; whether nobody else holds it."""
     try:
         import fcntl

@@ -26,6 +26,7 @@ from omniavatar.serving.uploads import Gate
 __all__ = ["DEFAULT_MODEL", "build", "launch"]
 
 STYLES = Path(__file__).with_name("page.css")
+MOST_FOLLOWERS = 300  # each page that follows a job takes a thread, which waits most of the time
 TITLE = (
     "<h1>OmniAvatar</h1><p>A portrait and a voice become a video in which the portrait speaks.</p>"
 )
@@ -75,6 +76,7 @@ def launch(page: gr.Blocks, jobs: Jobs, options: AppOptions | None = None) -> No
             theme=make_theme(),
             css_paths=STYLES,
             allowed_paths=[str(jobs.served), str(EXAMPLE_FOLDER)],
+            max_threads=MOST_FOLLOWERS,
             max_file_size="200mb",
             footer_links=["api", "settings"],
             run_history=False,
