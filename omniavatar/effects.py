@@ -52,7 +52,7 @@ def _reasons_of_guidance(spec: ModelSpec, chosen: dict[str, Any]) -> Iterator[tu
             yield "steps", f"The preset {spec.preset.name} has {chosen['steps']} steps of its own."
     if chosen["guidance"] == 1:
         yield "negative_prompt", f"{cause}, so there is nothing to keep away from."
-        yield "audio_guidance", f"{cause}, and that of the speech with it."
+        yield "audio_guidance", f"{cause}, and the speech has none of its own then."
 
 
 def _reasons_of_step_cache(spec: ModelSpec, chosen: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
@@ -184,7 +184,6 @@ def _generate(options: argparse.Namespace) -> None:
     spec = omniavatar.settle_spec(CATALOG[options.model], folder=options.weights, loras=further)
     if not options.quiet:
         loras.warn_of_missing_preset(spec, further)
-        _warn_of_settings_without_effect(spec, request)
     from omniavatar import AvatarPipeline
 
     before = _identity(options.output)
@@ -199,6 +198,9 @@ def _generate(options: argparse.Namespace) -> None:
                 report=downloads.DownloadScreen(shown=not options.quiet),
             )
             with closing(pipeline.stream(request, options.output)) as events:
+                progress.show(next(events))
+                for what in _in_vain(spec, request):
+                    progress.show(Notice(what=what, elapsed_seconds=0.0))
                 for event in events:
                     progress.show(event)
     except KeyboardInterrupt:
@@ -209,14 +211,13 @@ def _generate(options: argparse.Namespace) -> None:
     print(options.output)
 
 
-def _warn_of_settings_without_effect(spec: ModelSpec, request: GenerationRequest) -> None:
-    """Tell of settings that were changed in vain."""
+def _in_vain(spec: ModelSpec, request: GenerationRequest) -> Iterator[str]:
+    """A sentence for each setting that was changed in vain."""
     values = request.to_mapping()
     reasons = omniavatar.settings_without_effect(spec, values)
     for entry in fields(GenerationRequest):
         if entry.name in reasons and values.get(entry.name, entry.default) != entry.default:
-            name = entry.name.replace("_", "-")
-            print(f"omniavatar: --{name} has no effect: {reasons[entry.name]}", file=sys.stderr)
+            yield f"--{entry.name.replace('_', '-')} has no effect: {reasons[entry.name]}"
 
 
 def _request(options: argparse.Namespace) -> GenerationRequest:
