@@ -9,8 +9,8 @@ from omniavatar.serving.pipelines import Pipelines
 class Loaded:
     """Stands for a published model, which no test machine has the weights of."""
 
-    def __init__(self, model, memory):
-        self.model, self.memory, self.closed = model, memory, False
+    def __init__(self, model, memory, options):
+        self.model, self.memory, self.options, self.closed = model, memory, options, False
 
     def close(self):
         self.closed = True
@@ -25,8 +25,8 @@ def loads(monkeypatch):
 
     loads = Loads()
 
-    def load(model, *, memory, **_options):
-        loads.append(Loaded(model, memory))
+    def load(model, *, memory, **options):
+        loads.append(Loaded(model, memory, options))
         return loads[-1]
 
     monkeypatch.setattr(AvatarPipeline, "from_pretrained", load)
@@ -97,3 +97,12 @@ def test_a_shared_gpu_keeps_what_was_loaded_before_the_page(loads):
     pipelines.get("1.3B")
     assert len(loads) == 3
     assert not any(loaded.closed for loaded in loads)
+    assert {loaded.options["compile"] for loaded in loads} == {"off"}
+
+
+def test_a_shared_gpu_offers_nothing_that_was_not_loaded(loads):
+    pipelines = Pipelines({"SPACES_ZERO_GPU": "true"})
+    pipelines.preload("nano")
+    with pytest.raises(InputError, match=r"14B is not offered here.*OMNIAVATAR_MODELS"):
+        pipelines.get("14B")
+    assert len(loads) == 1

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 
-from omniavatar import CATALOG, AvatarPipeline, DownloadProgress
+from omniavatar import CATALOG, AvatarPipeline, DownloadProgress, InputError
 from omniavatar.serving.loras import from_environment
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class Pipelines:
         self._environment = environment
         self._loading = threading.Lock()
         self._loaded: dict[tuple[str, str], AvatarPipeline] = {}
+        self._closed = False
 
     @property
     def is_shared_gpu(self) -> bool:
@@ -38,8 +39,8 @@ class Pipelines:
     def preload(self, *models: str) -> None:
         """Load these models, and those that the environment names.
 
-        On a shared GPU this comes before the page is launched: what is loaded by then is there in
-        each job at once.
+        On a shared GPU this comes before the page is launched, in the main thread: what is loaded
+        by then is there in each job at once, and nothing can be loaded later.
 
         Raises:
             as `get` does.
@@ -47,6 +48,7 @@ class Pipelines:
         named = self._environment.get(MODELS_VARIABLE, "").split(",")
         for model in dict.fromkeys([*models, *filter(None, map(str.strip, named))]):
             self.get(model)
+        self._closed = self.is_shared_gpu
 
     def get(
         self,
@@ -68,11 +70,19 @@ class Pipelines:
         memory = memory or self._environment.get(MEMORY_VARIABLE) or "auto"
         with self._loading:
             if (model, memory) not in self._loaded:
+                if self._closed:
+                    raise InputError(
+                        f"{model} is not offered here. Name it in {MODELS_VARIABLE} when the page "
+                        "is started, to have it loaded before the GPU is lent.",
+                        field="model",
+                    )
                 self._make_room(model, memory)
                 self._loaded[model, memory] = AvatarPipeline.from_pretrained(
                     model,
                     memory=memory,
                     loras=from_environment(model, self._environment) if model in CATALOG else (),
+                    # A process that is gone after its job would compile for each job anew.
+                    compile="off" if self.is_shared_gpu else "auto",
                     report=report,
                 )
             return self._loaded[model, memory]
