@@ -63,7 +63,9 @@ CAPTIONS: dict[str, Any] = {"concurrency_id": "captions", "concurrency_limit": 2
 class _Upload(gr.File):
     """A file as a parameter of the API, of which anything may come: it is looked at here."""
 
-    data_model = None  # type: ignore[assignment]
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.data_model = None
 
     def get_block_name(self) -> str:
         return "file"

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,9 @@ class Batches:
         archive = self._archive(view)
         return BatchView(id=batch_id, created=kept["created"], rows=rows, archive=archive)
 
-    def follow(self, batch_id: str, *, cancel_on_close: bool = False) -> Iterator[BatchView]:
+    def follow(
+        self, batch_id: str, *, cancel_on_close: bool = False
+    ) -> Generator[BatchView, None, None]:
         """Tell how a batch is, about every second, until it has ended.
 
         Args:

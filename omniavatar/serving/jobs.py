@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -366,7 +366,9 @@ class Jobs:
         with self._changed:
             return self._view(job)
 
-    def follow(self, job_id: str, *, cancel_on_close: bool = False) -> Iterator[JobView]:
+    def follow(
+        self, job_id: str, *, cancel_on_close: bool = False
+    ) -> Generator[JobView, None, None]:
         """Tell how a job is: now, whenever something changes, and at least every second.
 
         Closing this generator leaves the job alone.

@@ -11,6 +11,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -160,8 +161,8 @@ class Gate:
             )
 
     def _check_names(self, call: dict[str, Any], name: str) -> None:
-        info = self._page.get_api_info()["named_endpoints"][f"/{name}"]
-        parameters = {each["parameter_name"]: each for each in info["parameters"]}
+        listed = self._named_endpoints[f"/{name}"]["parameters"]
+        parameters = {each["parameter_name"]: each for each in listed}
         for given in call:
             if given not in parameters and given not in ("session_hash", "oauth_token"):
                 raise InputError(
@@ -172,6 +173,11 @@ class Gate:
         for wanted, each in parameters.items():
             if wanted not in call and not each["parameter_has_default"]:
                 raise InputError(f"{wanted} is missing. Give it.", field=wanted)
+
+    @cached_property
+    def _named_endpoints(self) -> dict[str, Any]:
+        named: dict[str, Any] = self._page.get_api_info()["named_endpoints"]
+        return named
 
     async def _fetch(self, call: dict[str, Any]) -> bool:
         """Put what addresses give in their place, and refuse all other files but uploads.
@@ -195,10 +201,10 @@ class Gate:
                 file.update(path=str(place), orig_name=name, meta={"_type": "gradio.FileData"})
                 changed = True
                 continue
-            place = _within(file["path"], self._folders)
-            if place is None:
+            own = _within(file["path"], self._folders)
+            if own is None:
                 raise _foreign(field)
-            wanted = _described(file) | {"path": str(place)}
+            wanted = _described(file) | {"path": str(own)}
             if file != wanted:
                 file.clear()
                 file.update(wanted)
@@ -303,13 +309,14 @@ class _Worded:
     """Passes an answer on; of one that tells of a fault of Gradio's, a sentence."""
 
     def __init__(self, send: Send) -> None:
-        self._send, self._start = send, None
+        self._send = send
+        self._is_fault = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] in (400, 500):
-            self._start: Message | None = message
+            self._is_fault = True
             return
-        if self._start is None:
+        if not self._is_fault:
             await self._send(message)
             return
         if not message.get("more_body", False):
