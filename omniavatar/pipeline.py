@@ -141,6 +141,7 @@ class AvatarPipeline:
         memory: str = "auto",
         compile: str = "auto",
         loras: Sequence[LoraChoice] = (),
+        merge: bool = True,
         report: Report | None = None,
     ) -> Self:
         """Load a checkpoint by its name in the catalog; download first what is missing of it.
@@ -154,8 +155,10 @@ class AvatarPipeline:
                 as for a card of that size.
             compile: "auto" compiles the transformer's blocks on CUDA once the work that was asked
                 for is worth it, "on" at once and on any device, "off" never; see `speed`.
-            loras: further LoRAs over the transformer, merged into it; the preset of one changes
-                the pipeline's `spec`.
+            loras: further LoRAs over the transformer; the preset of one changes the pipeline's
+                `spec`.
+            merge: merge these and the adapter into the weights. False keeps their low-rank changes
+                beside, as adapters of diffusers that can be weighed anew, at more work a step.
             report: told how far a download is; what it raises ends the download.
 
         Raises:
@@ -174,6 +177,7 @@ class AvatarPipeline:
             folder=folder,
             device=placement.device,
             dtype=placement.dtype,
+            merge=merge,
             loras=loras,
             waiting=placement.offloaded,
             fp8=placement.fp8,

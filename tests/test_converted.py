@@ -122,6 +122,23 @@ def test_weights_in_8_bits_move_the_output_a_little(dtype):
     assert torch.equal(run(networks.transformer).float(), after)
 
 
+def test_low_rank_changes_beside_weights_in_8_bits_stay_exact(published, lora):
+    """Only the weights that they are beside are rounded."""
+    beside = load(published, loras=[lora], merge=False, fp8=("transformer",)).transformer
+    exact = run(load(published, loras=[lora], merge=False).transformer).float()
+    layer = beside.blocks[0].attn1.to_q
+    assert layer.base_layer.weight.dtype == FP8
+    assert {matrix.weight.dtype for matrix in layer.lora_A.values()} == {torch.bfloat16}
+    assert 0 < (run(beside).float() - exact).norm() < 0.2 * exact.norm()
+
+
+def test_pipeline_keeps_changes_beside_on_request(published, lora):
+    pipeline = AvatarPipeline.from_pretrained(
+        "14B", folder=published, device="cpu", loras=[lora], merge=False
+    )
+    assert pipeline.models.transformer.active_adapters() == ["omniavatar", "lora_1"]
+
+
 def test_text_encoder_runs_in_8_bits(published):
     small = load(published, fp8=("text_encoder",)).text_encoder
     exact = load(published).text_encoder

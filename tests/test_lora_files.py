@@ -1,5 +1,6 @@
 """Further LoRAs: the same change in each common format gives the same weights."""
 
+import gzip
 import json
 import re
 
@@ -363,3 +364,50 @@ def test_choice_is_checked_at_once():
         LoraChoice("style.safetensors", preset="turbo")
     with pytest.raises(InputError, match="strength"):
         LoraChoice("style.safetensors", float("nan"))
+
+
+@pytest.fixture(scope="module")
+def key_lists(reference_dir):
+    with gzip.open(reference_dir / "key_lists.json.gz") as file:
+        return json.load(file)["tables"]
+
+
+def plan_of_full_size(key_lists, name, *choices):
+    """The transformer of a published checkpoint, of which no weight is read."""
+    table = key_lists[name]["full_model_with_audio"]
+    tensors = {key: torch.empty(shape, device="meta") for key, shape in table.items()}
+    return build.plan_transformer(tensors, loras=[read_lora(choice) for choice in choices])
+
+
+@pytest.fixture(scope="module")
+def full_lora(key_lists, tmp_path_factory):
+    """Write a LoRA of rank 1 for each layer of a published checkpoint."""
+
+    def write_full(name, spell):
+        shapes = key_lists[name]["full_model_with_audio"]
+        layers = [key.removesuffix(".weight") for key in shapes if _LAYER.search(key)]
+        pairs = {}
+        for layer in layers:
+            outputs, inputs = shapes[f"{layer}.weight"]
+            half = {"dtype": torch.bfloat16}
+            pairs[layer] = torch.ones(1, inputs, **half), torch.ones(outputs, 1, **half)
+        return len(layers), write(
+            spell(pairs), tmp_path_factory.mktemp("full") / "full.safetensors"
+        )
+
+    return write_full
+
+
+_LAYER = re.compile(r"blocks\..*(self_attn|cross_attn)\.[qkvo]\.weight|blocks\..*ffn\.[02]\.weight")
+
+
+@pytest.mark.parametrize("spell", [comfy, kohya, diffusers], ids=["comfy", "kohya", "diffusers"])
+def test_lora_of_full_size_fits_its_checkpoint_and_no_other(spell, key_lists, full_lora):
+    names = [name for name in key_lists if name.startswith("dit_")]
+    assert len(names) == 2
+    for name, other in (names, names[::-1]):
+        count, file = full_lora(name, spell)
+        plan_of_full_size(key_lists, name, LoraChoice(file))
+        assert len(read_lora(LoraChoice(file)).changes) == count
+        with pytest.raises(WeightsError, match=r"another base: it changes blocks\.0\.attn1\.to_"):
+            plan_of_full_size(key_lists, other, LoraChoice(file))
