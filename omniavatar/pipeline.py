@@ -308,10 +308,16 @@ class AvatarPipeline:
                         elapsed_seconds=clock.elapsed,
                         remaining_seconds=progress.remaining_seconds,
                     )
+                    del piece  # the next chunk needs the room
                 with clock.stage("write"):
                     pen.wait()
                 if chunk_done is not None:
                     yield chunk_done
+            except FullMemoryError:
+                if chunk_done is not None:  # it is finished, whatever became of the next
+                    pen.wait()
+                    yield chunk_done
+                raise
             finally:
                 pen.wait()
                 held = joiner.take_held()  # none, unless the job ends early
@@ -714,6 +720,7 @@ class _Clock:
             name = names[type(value)]
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
             yield value
+            del value  # not to be held while the next one is made
 
 
 def _given(value: T | None) -> T:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import gc
 import json
 import weakref
 
@@ -25,6 +26,8 @@ from omniavatar import (
     StepDone,
 )
 from omniavatar.memory import PARTS, TRANSFORMER, Placement
+from omniavatar.serving import cli
+from omniavatar.stages.render import ChunkVideo
 from omniavatar.tiers import GIGABYTE
 
 CPU = Placement(device=torch.device("cpu"), dtype=torch.float32)
@@ -143,6 +146,8 @@ def test_the_last_arrangement_ends_the_job_and_keeps_what_is_finished(
     with pytest.raises(FullMemoryError, match=r"too small for 1\.3B.* Close .* or use") as caught:
         events.extend(pipeline.stream(request_of_three_chunks, output))
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+    assert kinds(events).startswith("ssC!")
+    assert kinds(events).count("C") == 1
     assert pipeline.placement.offloaded == PARTS
     assert TRANSFORMER in pipeline.placement.fp8
     assert len(iio.imread(output, plugin="FFMPEG")) == 20
@@ -201,3 +206,30 @@ def test_a_job_that_never_fits_is_refused_before_any_work(models, spec, request_
     with pytest.raises(InputError, match="lower max_tokens") as caught:
         pipeline.check(endless)
     assert caught.value.field == "max_tokens"
+
+
+def test_a_finished_chunk_is_let_go_before_the_next_is_made(
+    pipeline, request_of_three_chunks, tmp_path
+):
+    held = []
+
+    def look(*_arguments):
+        held.extend(each for each in gc.get_objects() if type(each) is ChunkVideo)
+
+    pipeline.models.transformer.register_forward_pre_hook(look)
+    list(pipeline.stream(request_of_three_chunks, tmp_path / "avatar.mp4"))
+    assert not held
+
+
+def test_the_command_line_tells_that_memory_ran_out(
+    pipeline, request_of_three_chunks, tmp_path, monkeypatch, capsys
+):
+    FullMemory(pipeline.models.transformer, [3])
+    monkeypatch.setattr(AvatarPipeline, "from_pretrained", lambda *_, **__: pipeline)
+    files = [str(request_of_three_chunks.image), str(request_of_three_chunks.audio)]
+    output = tmp_path / "avatar.mp4"
+    assert cli.main(["generate", *files, "--guidance", "1", "--output", str(output)]) == 0
+    told = capsys.readouterr().err.splitlines()
+    (notice,) = (line for line in told if line.startswith("Memory ran out"))
+    assert "streamed from host memory" in notice
+    assert told.index(notice) < told.index(next(line for line in told if "Part 2" in line))
