@@ -596,6 +596,7 @@ class AvatarPipeline:
             "image": request.image.name,
             "audio": request.audio.name,
             "model": self.spec.name,
+            **({"preset": self.spec.preset.name} if self.spec.preset else {}),
             "width": plan.width,
             "height": plan.height,
             "fps": plan.fps,

@@ -409,5 +409,5 @@ def test_lora_of_full_size_fits_its_checkpoint_and_no_other(spell, key_lists, fu
         count, file = full_lora(name, spell)
         plan_of_full_size(key_lists, name, LoraChoice(file))
         assert len(read_lora(LoraChoice(file)).changes) == count
-        with pytest.raises(WeightsError, match=r"another base: it changes blocks\.0\.attn1\.to_"):
+        with pytest.raises(WeightsError, match=r"another base: it changes blocks\.\d+\."):
             plan_of_full_size(key_lists, other, LoraChoice(file))

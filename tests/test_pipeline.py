@@ -215,7 +215,7 @@ def test_preset_decides_what_its_distillation_has_built_in(
     assert count == PRESETS[name].steps
     settings = read_settings(tmp_path / "told.mp4")
     assert (settings["guidance"], settings["step_cache"]) == (1.0, 0.0)
-    assert settings["steps"] == PRESETS[name].steps
+    assert (settings["steps"], settings["preset"]) == (PRESETS[name].steps, name)
 
 
 @pytest.mark.parametrize(
