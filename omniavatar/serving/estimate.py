@@ -28,6 +28,7 @@ SPEEDS: tuple[tuple[str, float, float], ...] = (
     ("H100", 400e12, 18e6),
     ("B200", 700e12, 25e6),
     ("RTX PRO 6000", 200e12, 12e6),
+    ("ZeroGPU", 200e12, 12e6),  # which lends half or all of such a card
     ("A100", 160e12, 10e6),
     ("L40", 120e12, 8e6),
     ("5090", 120e12, 8e6),
@@ -37,6 +38,7 @@ SPEEDS: tuple[tuple[str, float, float], ...] = (
     ("", 50e12, 4e6),
 )
 _KEY = re.compile(r"[^|]+\|[^|]+\|\d+\|[01]")  # model, device, tokens, whether cached
+LEAST_FORWARD, LEAST_DECODE = 0.015, 0.2  # seconds to begin all that a small model does on a card
 SECONDS_AROUND = 2.0  # reading, encoding prompt and picture, writing; before it was measured
 
 
@@ -171,8 +173,8 @@ class Rates:
             )
         speed = next((flop, pixel) for word, flop, pixel in SPEEDS if word in device)
         return Rate(
-            forward=share * flops / speed[0],
-            decode=work.pixels / speed[1],
+            forward=share * max(flops / speed[0], LEAST_FORWARD),
+            decode=max(work.pixels / speed[1], LEAST_DECODE),
             around=SECONDS_AROUND,
         )
 

@@ -273,9 +273,8 @@ class Jobs:
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
                 self._worker.start()
-                atexit.register(
-                    self.close
-                )  # a thread that is within torch by then ends in an abort
+                # A thread that is within torch when the interpreter ends makes it abort.
+                atexit.register(self.close)
             self._changed.notify_all()
         return job.id
 
@@ -285,10 +284,10 @@ class Jobs:
         Args:
             wait: return when it has ended.
         """
-        job = self._find(job_id)
-        if job is None:
-            return
         with self._changed:
+            job = self._jobs.get(job_id)
+            if job is None:
+                return
             job.stop.set()
             if self._turns.remove(job):
                 self._end(job, "stopped")
@@ -301,6 +300,8 @@ class Jobs:
         if job is None or job.asked.visitor != whose(visitor):
             return
         self.cancel(job_id, wait=True)
+        if not job.ended:  # another process works on it
+            return
         with self._changed:
             self._jobs.pop(job_id, None)
         self.store.delete(job_id)
@@ -328,6 +329,8 @@ class Jobs:
 
     @cached_property
     def _device(self) -> str:
+        if self._pipelines.is_shared_gpu:
+            return "ZeroGPU"
         try:
             return device_name()
         except Exception as error:  # as the driver has it
@@ -498,7 +501,12 @@ class Jobs:
                     self._set(job, replace(job.status, state="running", started=time.time()))
             if job is not None:
                 assert job.context is not None
-                job.context.run(self._carry_out, job)
+                try:
+                    job.context.run(self._carry_out, job)
+                except Exception as error:  # whatever it is, the next job's turn comes
+                    with self._changed:
+                        job.status = replace(job.status, state="failed", error=told_as(error))
+                        job.changes += 1
                 job.context = None
                 with self._changed:
                     self._running = None
