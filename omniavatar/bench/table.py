@@ -77,10 +77,10 @@ def _tiers(reports: Sequence[Mapping[str, Any]]) -> str:
             _where(report),
             report["model"],
             tier["memory"],
-            tier["placement"] or tier["problem"],
+            "; ".join(filter(None, (tier["placement"], tier["problem"]))),
             _gib(tier["peak_bytes"]),
             _gib(tier["limit_bytes"]),
-            _number(tier["step_seconds"], 3),
+            _step(tier),
             f"{tier['rate'] / 1e12:.0f}" if tier["rate"] else "",
             _number(tier["stages"].get("text"), 2),
             _number(tier["stages"].get("decode"), 2),
@@ -130,6 +130,12 @@ def _accuracy(reports: Sequence[Mapping[str, Any]]) -> str:
 def _where(report: Mapping[str, Any]) -> str:
     machine = report["machine"]
     return f"{machine['device']}, {machine['date']}"
+
+
+def _step(tier: Mapping[str, Any]) -> str:
+    if tier["step_seconds"] is None:
+        return ""
+    return f"{tier['step_seconds']:.3f}{'' if tier['compiled'] else ' (uncompiled)'}"
 
 
 def _number(value: float | None, digits: int) -> str:

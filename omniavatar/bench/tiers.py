@@ -15,21 +15,21 @@ from omniavatar.errors import InputError
 from omniavatar.flops import transformer_flops
 from omniavatar.memory import (
     USABLE,
+    Free,
     Placement,
     Work,
     arrange,
     choose_placement,
     describe,
-    free_memory,
 )
-from omniavatar.models.footprint import footprint_of
 from omniavatar.placement import place
-from omniavatar.speed import arrange_for_convolution, has_hooks, set_compiled
+from omniavatar.speed import has_hooks, set_compiled
 from omniavatar.stages.denoise import denoise
 from omniavatar.stages.latents import decode_latents
 from omniavatar.stages.schedule import make_schedule
 from omniavatar.tiers import MEMORY_TIERS, tier_bytes
 from omniavatar.weights.catalog import ModelSpec
+from omniavatar.weights.sizes import footprint_of_spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +37,10 @@ class Tier:
     """One tier's figures.
 
     Attributes:
-        memory: its name.
-        limit_bytes: what torch was held to; more is an error.
+        memory: its name, or the names of all that get the same placement.
+        limit_bytes: what torch was held to, the smallest one's; more is an error.
         placement: what was chosen, in words; None when nothing fits, and `problem` says why.
-        peak_bytes: most that was taken of the device, gaps included.
+        peak_bytes, reserved_bytes: most that was taken of the device, without and with the gaps.
         step_seconds: of a step with guidance.
         rate: operations a second of such a step.
         stages: seconds of each other stage of a chunk.
@@ -51,6 +51,7 @@ class Tier:
     limit_bytes: int
     placement: str | None = None
     peak_bytes: int | None = None
+    reserved_bytes: int | None = None
     step_seconds: float | None = None
     rate: float | None = None
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -82,7 +83,9 @@ def measure_tiers(
     steps: int = 2,
     compile_blocks: bool = True,
 ) -> TierReport:
-    """Measure each tier with random weights; the largest first.
+    """Measure each tier with random weights; those that get the same placement at once.
+
+    The host's memory is taken to be enough.
 
     Args:
         device, dtype: None chooses by what the machine has.
@@ -90,53 +93,59 @@ def measure_tiers(
         steps: how many are timed, after one that is not.
         compile_blocks: where weights stay as and where they are.
     """
+    chosen = choose_placement(device=device, dtype=dtype)
     shape = Shape.of(spec, tokens)
-    found = []
-    plan = choose_placement(device=device, dtype=dtype)
-    device = plan.device
-    sizes = {memory: tier_bytes(memory) or 0 for memory in tiers}
-    for memory in sorted(sizes, key=sizes.__getitem__, reverse=True):
-        limit = round(sizes[memory] * USABLE)
+    work = Work(tokens=shape.tokens, frames=shape.frames, height=shape.height, width=shape.width)
+    found: dict[Placement, list[str]] = {}
+    results = []
+    for memory in sorted(tiers, key=lambda name: tier_bytes(name) or 0):
+        free = Free(device=tier_bytes(memory), host=None)
         try:
-            with _Held(device) as held:
-                found.append(
-                    _measure(spec, shape, memory, limit, plan, held, steps, compile_blocks)
-                )
-        except (InputError, torch.OutOfMemoryError) as error:
-            problem = str(error).splitlines()[0]
-            found.append(Tier(memory=memory, limit_bytes=limit, problem=problem))
+            placement = arrange(chosen, footprint_of_spec(spec), work, free, name=spec.name)
+        except InputError as error:
+            results.append(Tier(memory=memory, limit_bytes=_limit(memory), problem=str(error)))
+        else:
+            found.setdefault(placement, []).append(memory)
+    for placement, names in found.items():
+        nothing = Tier(
+            memory=", ".join(names), limit_bytes=_limit(names[0]), placement=describe(placement)
+        )
+        with _Held(placement.device) as held:
+            try:
+                tier = _measure(spec, shape, placement, nothing, held, steps, compile_blocks)
+            except torch.OutOfMemoryError as error:
+                tier = replace(nothing, problem=str(error).splitlines()[0])
+        results.append(tier)
         gc.collect()
-    return TierReport(
-        model=spec.name, machine=Machine.of(device), tokens=shape.tokens, tiers=tuple(found)
-    )
+    machine = Machine.of(chosen.device)
+    return TierReport(model=spec.name, machine=machine, tokens=shape.tokens, tiers=tuple(results))
+
+
+def _limit(memory: str) -> int:
+    return round((tier_bytes(memory) or 0) * USABLE)
 
 
 def _measure(
     spec: ModelSpec,
     shape: Shape,
-    memory: str,
-    limit: int,
-    plan: Placement,
+    placement: Placement,
+    tier: Tier,
     held: "_Held",
     steps: int,
     compile_blocks: bool,
 ) -> Tier:
-    device, dtype = plan.device, plan.dtype
+    device, dtype = placement.device, placement.dtype
     models = random_models(spec, device=device, dtype=dtype)
-    work = Work(tokens=shape.tokens, frames=shape.frames, height=shape.height, width=shape.width)
-    free = replace(free_memory(device, memory), device=tier_bytes(memory))
-    placement = arrange(plan, footprint_of(models), work, free, name=spec.name)
-    if device.type == "cuda":
-        arrange_for_convolution(models.vae)
     place(models, placement)
-    held.to(limit)
+    held.to(tier.limit_bytes)
     compiled = compile_blocks and device.type == "cuda" and not has_hooks(models.transformer)
     set_compiled(models.transformer, compiled)
 
     stages = Stages(device)
     inputs = make_inputs(models, spec, shape, stages, device=device, dtype=dtype)
     sampler = make_sampler(1, spec, dtype=dtype)
-    [step] = denoise(models.transformer, inputs, sampler)
+    with stages.stage("first step"):
+        [step] = denoise(models.transformer, inputs, sampler)
     assert step.latents.isfinite().all(), "random weights keep numbers finite"
     timed = replace(
         sampler, schedule=make_schedule(steps, shift=spec.shift), skips=(False,) * steps
@@ -147,11 +156,10 @@ def _measure(
         with stages.stage("decode"):
             decode_latents(models.vae, step.latents)
     flops = len(sampler.guidance.branches) * transformer_flops(spec, tokens=shape.tokens)
-    return Tier(
-        memory=memory,
-        limit_bytes=limit,
-        placement=describe(placement),
-        peak_bytes=held.peak(),
+    return replace(
+        tier,
+        peak_bytes=max(stages.peak_bytes.values(), default=None),
+        reserved_bytes=held.reserved(),
         step_seconds=step_seconds,
         rate=flops / step_seconds,
         stages=stages.seconds,
@@ -175,7 +183,7 @@ class _Held:
             total = torch.cuda.get_device_properties(self._device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self._device)
 
-    def peak(self) -> int | None:
+    def reserved(self) -> int | None:
         is_cuda = self._device.type == "cuda"
         return torch.cuda.max_memory_reserved(self._device) if is_cuda else None
 

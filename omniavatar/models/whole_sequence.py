@@ -12,7 +12,6 @@ upsampling, whose convolution then starts from zeros at frame 1, and every tempo
 
 # b batch, c channels, t frames at some level of the network, h, w rows and columns
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -34,23 +33,6 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 from einops import rearrange
 from torch import Tensor, nn
 
-Activate = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""What `normalise_and_activate` does; a compiled one makes a single kernel of it."""
-
-
-def normalise_and_activate(before: Tensor, hidden: Tensor, scale: Tensor) -> Tensor:
-    """Normalise over channels, put through SiLU, and append to the frames before.
-
-    Args:
-        before: normalised and activated earlier, [b, c, k, h, w].
-        hidden: [b, c, t, h, w].
-        scale: of the norm, [c].
-
-    Returns:
-        [b, c, k + t, h, w].
-    """
-    return torch.cat([before, F.silu(_rms_norm(hidden, scale))], dim=2)
-
 
 @dataclass(slots=True)
 class _Run:
@@ -61,7 +43,6 @@ class _Run:
         begun: whether frames came before these.
     """
 
-    activate: Activate = normalise_and_activate
     past: dict[nn.Module, Tensor] = field(default_factory=dict)
     begun: bool = False
 
@@ -116,7 +97,6 @@ def decode_whole(
     *,
     clamp: bool = True,
     window: int | None = None,
-    activate: Activate = normalise_and_activate,
 ) -> Tensor:
     """Decode un-normalised latents, [b, z, f, h, w] -> [b, 3, 4f - 3, 8h, 8w].
 
@@ -129,7 +109,7 @@ def decode_whole(
         What `vae.decode(latents).sample` gives.
     """
     hidden = _channels_last(vae.post_quant_conv(latents))
-    run = _Run(activate)
+    run = _Run()
     parts = []
     for part in hidden.split(window or hidden.shape[2], dim=2):
         video = _decode_next(vae, run, part)
@@ -217,7 +197,7 @@ def _activated(run: _Run, norm: WanRMS_norm, layer: WanCausalConv3d, hidden: Ten
     # One kernel only when both types are the same; under autocast it would be run in float32, and
     # all that follows with it, although its sums are float32 in any case.
     scale = norm.gamma.flatten().to(hidden.dtype)
-    return run.convolve(layer, run.activate(run.before(layer, hidden), hidden, scale))
+    return _causal(run, layer, F.silu(_rms_norm(hidden, scale)))
 
 
 def _causal(run: _Run, layer: WanCausalConv3d, hidden: Tensor) -> Tensor:

@@ -102,16 +102,17 @@ def _decode(vae: AutoencoderKLWan, raw: Tensor) -> Tensor:
         return vae.decode(raw).sample
     height, width = (size * vae.config.scale_factor_spatial for size in raw.shape[3:])
     latent_frame = _one_pass_bytes(vae, torch.Size((4, height, width)))
-    return decode_whole(vae, raw, window=max(1, ONE_PASS_BYTES // latent_frame))
+    # What the frames before hand over is as much as one more latent frame takes.
+    return decode_whole(vae, raw, window=max(1, ONE_PASS_BYTES // latent_frame - 1))
 
 
 def _one_pass_bytes(vae: AutoencoderKLWan, pixels: torch.Size) -> int:
-    """What a pass over all frames holds at its widest, about six tensors of the first level."""
+    """What a pass over all frames holds at its widest, about seven tensors of the first level."""
     frames, height, width = pixels
     patch = vae.config.patch_size or 1
     width_of_first_level = max(vae.config.base_dim, vae.config.decoder_base_dim or 0)
     tensor = frames * (height // patch) * (width // patch) * width_of_first_level
-    return 6 * tensor * vae.dtype.itemsize
+    return 7 * tensor * vae.dtype.itemsize
 
 
 def _constants(vae: AutoencoderKLWan, device: torch.device) -> tuple[Tensor, Tensor]:
