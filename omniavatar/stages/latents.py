@@ -62,7 +62,7 @@ def decode_latents(
     if tiling is None:
         return _decode(vae, raw).float()
     video = run_tiled(
-        lambda tile: decode_whole(vae, tile, clamp=False),
+        lambda tile: decode_whole(vae, tile, clamp=False, window=_window(vae, tile)),
         raw,
         height=raw.shape[-2],
         width=raw.shape[-1],
@@ -100,10 +100,15 @@ def _encode(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
 def _decode(vae: AutoencoderKLWan, raw: Tensor) -> Tensor:
     if vae.use_tiling:  # the class's own tiles, for cards that hold no whole picture
         return vae.decode(raw).sample
+    return decode_whole(vae, raw, window=_window(vae, raw))
+
+
+def _window(vae: AutoencoderKLWan, raw: Tensor) -> int:
+    """How many latent frames of this size are decoded at a time."""
     height, width = (size * vae.config.scale_factor_spatial for size in raw.shape[3:])
     latent_frame = _one_pass_bytes(vae, torch.Size((4, height, width)))
     # What the frames before hand over is as much as one more latent frame takes.
-    return decode_whole(vae, raw, window=max(1, ONE_PASS_BYTES // latent_frame - 1))
+    return max(1, ONE_PASS_BYTES // latent_frame - 1)
 
 
 def _one_pass_bytes(vae: AutoencoderKLWan, pixels: torch.Size) -> int:
