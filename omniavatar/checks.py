@@ -11,17 +11,19 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omniavatar.inputs import Picture, read_inputs, read_picture, read_samples
-from omniavatar.media.face import Face, find_faces
 from omniavatar.media.texture import is_photograph
 from omniavatar.plan import count_audio_frames
 from omniavatar.request import GenerationRequest
 from omniavatar.weights.catalog import Bundled, ModelSpec
+
+if TYPE_CHECKING:
+    from omniavatar.media.face import Face
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, 0 to 1 of the picture."""
@@ -64,7 +66,7 @@ class PictureCheck:
     framing: NDArray[np.uint8]
     crop: Box
     focus: tuple[float, float]
-    faces: tuple[Face, ...]
+    faces: "tuple[Face, ...]"
     warnings: tuple[str, ...]
 
 
@@ -198,6 +200,8 @@ def check_speech(
 
 
 def _look(picture: Picture, spec: ModelSpec) -> PictureCheck:
+    from omniavatar.media.face import find_faces  # takes OpenCV, which a command line can wait for
+
     faces = find_faces(picture.image)
     framing = picture.framed("covered").transpose(1, 2, 0)
     return PictureCheck(
@@ -212,7 +216,7 @@ def _look(picture: Picture, spec: ModelSpec) -> PictureCheck:
     )
 
 
-def _about_picture(picture: Picture, faces: Sequence[Face], spec: ModelSpec) -> Iterator[str]:
+def _about_picture(picture: Picture, faces: "Sequence[Face]", spec: ModelSpec) -> Iterator[str]:
     rows, columns, _ = picture.image.shape
     left, top, right, bottom = picture.crop
     choose = min if picture.fit == "contain" else max

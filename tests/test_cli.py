@@ -11,6 +11,7 @@ from dataclasses import fields
 import pytest
 from app_process import ROOT, write_portrait, write_voice
 from media_files import describe, ffmpeg
+from PIL import Image
 
 from omniavatar import CATALOG, GenerationRequest, setting_of
 from omniavatar.serving import cli
@@ -128,6 +129,15 @@ def test_models_lists_the_catalog(capsys):
         ("generate face.png absent.wav", "absent.wav"),
         ("generate face.png notes.txt", "notes.txt"),
         ("generate face.png face.png", "face.png"),
+        ("check face.png", "audio"),
+        ("check notes.txt voice.wav", "notes.txt"),
+        ("check face.png voice.wav --audio-start 90", "audio_start"),
+        ("check face.png voice.wav --framing absent/a.png", "absent"),
+        ("captions voice.wav", "--text"),
+        ("captions absent.wav --text hello", "absent.wav"),
+        ("captions voice.wav --text hello --srt a.srt", "--srt"),
+        ("captions voice.wav --srt notes.txt", "SRT"),
+        ("captions voice.wav --text hello --burn out.mp4", "voice.wav"),
         ("generate --request absent.json", "absent.json"),
         ("generate --request notes.txt", "notes.txt"),
         ("generate --request list.json", "list.json"),
@@ -153,7 +163,41 @@ def test_what_cannot_be_done_is_one_sentence_and_status_2(words, told, folder, m
     assert not list(folder.glob("*.mp4"))
 
 
+# ---- what is told beforehand
+
+
+def test_check_tells_size_length_and_warnings_and_makes_nothing(folder):
+    before = set(folder.iterdir())
+    told = run("check", "face.png", "voice.wav", "--audio-seconds", 0.4, folder=folder).stdout
+    assert "128 x 128 pixels" in told
+    assert "0.4 seconds of video, made in one part" in told
+    assert "note: Only 0.40 seconds" in told
+    assert set(folder.iterdir()) == before
+    framing = folder / "framing.png"
+    told = run("check", "face.png", "voice.wav", "--json", "--framing", framing, folder=folder)
+    assert json.loads(told.stdout)["video_seconds"] == 1
+    assert Image.open(framing).size == (128, 128)
+    framing.unlink()
+
+
 # ---- what is made
+
+
+def test_captions_are_written_beside_and_into_a_video(folder, tmp_path):
+    video = tmp_path / "talk.mp4"
+    picture = ("-f", "lavfi", "-i", "color=s=128x128:d=1", "-i", folder / "voice.wav")
+    ffmpeg(*picture, "-pix_fmt", "yuv420p", video)
+    made = run("captions", video, "--text", "Hello there.", "--burn", "shown.mp4", folder=tmp_path)
+    assert made.stdout.splitlines() == [str(tmp_path / "talk.srt"), "shown.mp4"]
+    assert "Hello there." in (tmp_path / "talk.srt").read_text()
+    assert count_frames(tmp_path / "shown.mp4") == 25
+
+
+def test_generate_warns_of_what_may_go_wrong_unless_it_is_quiet(folder):
+    words = ("generate", "face.png", "voice.wav", "--audio-seconds", 0.4, "--steps", 1)
+    assert "Only 0.40 seconds" in run(*words, "--output", "short.mp4", folder=folder).stderr
+    assert count_frames(folder / "short.mp4") == 10
+    (folder / "short.mp4").unlink()
 
 
 def test_request_file_and_options_make_one_video(folder):

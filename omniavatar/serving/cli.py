@@ -32,11 +32,12 @@ from omniavatar import (
     ModelSpec,
     Notice,
     OmniAvatarError,
+    OutputError,
     StepDone,
     choices_of,
     setting_of,
 )
-from omniavatar.serving import checkup, conversions, downloads, loras, wording
+from omniavatar.serving import captioning, checkup, conversions, downloads, loras, wording
 
 HEADINGS = {
     "input": "what goes in and what comes out",
@@ -105,7 +106,9 @@ def _add_memory_option(parser: "argparse.ArgumentParser | argparse._ArgumentGrou
     )
 
 
-def _add_request_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+def _add_request_options(
+    parser: argparse.ArgumentParser, *, makes_video: bool = True
+) -> "argparse._ArgumentGroup":
     """All fields of the request, and what every command that makes a video takes."""
     parser.usage = f"{parser.prog} IMAGE AUDIO [--prompt TEXT] [--output OUT.mp4] [settings]"
     groups = {group: parser.add_argument_group(title) for group, title in HEADINGS.items()}
@@ -124,6 +127,8 @@ def _add_request_options(parser: argparse.ArgumentParser) -> "argparse._Argument
         type=Path,
         help="take any of these from a JSON object; what is given here wins",
     )
+    if not makes_video:
+        return files
     files.add_argument(
         "--output",
         metavar="OUT.mp4",
@@ -186,6 +191,7 @@ def _generate(options: argparse.Namespace) -> None:
         loras.warn_of_missing_preset(spec, further)
     from omniavatar import AvatarPipeline
 
+    warnings = () if options.quiet else omniavatar.preflight(request, spec).warnings
     before = _identity(options.output)
     try:
         with _Progress(shown=not options.quiet) as progress:
@@ -199,7 +205,7 @@ def _generate(options: argparse.Namespace) -> None:
             )
             with closing(pipeline.stream(request, options.output)) as events:
                 progress.show(next(events))
-                for what in _in_vain(spec, request):
+                for what in (*warnings, *_in_vain(spec, request)):
                     progress.show(Notice(what=what, elapsed_seconds=0.0))
                 for event in events:
                     progress.show(event)
@@ -302,6 +308,51 @@ def _bar(event: Event) -> str:
         done = round(event.fraction * 24)
         return f"[{'#' * done}{'-' * (24 - done)}] {event.fraction:4.0%}  "
     return ""
+
+
+# ---- check
+
+
+def _add_check_options(parser: argparse.ArgumentParser) -> None:
+    files = _add_request_options(parser, makes_video=False)
+    parser.usage = f"{parser.prog} IMAGE AUDIO [settings]"
+    files.add_argument(
+        "--model", choices=tuple(CATALOG), default="nano", help="checkpoint (default: %(default)s)"
+    )
+    files.add_argument(
+        "--framing",
+        metavar="OUT.png",
+        type=Path,
+        help="write the picture that the video begins with",
+    )
+    files.add_argument("--json", action="store_true", help="print all of it as JSON")
+
+
+def _check(options: argparse.Namespace) -> None:
+    told = omniavatar.preflight(_request(options), CATALOG[options.model])
+    if options.framing is not None:
+        _save_picture(told.picture.framing, options.framing)
+    if options.json:
+        print(json.dumps(told.to_mapping(), indent=2))
+        return
+    picture = told.picture
+    found = "1 face" if len(picture.faces) == 1 else f"{len(picture.faces) or 'no'} faces"
+    print(f"{picture.width} x {picture.height} pixels; {found} found in the picture")
+    if picture.crop != (0.0, 0.0, 1.0, 1.0):
+        edges = zip(("left", "top", "right", "bottom"), picture.crop, strict=True)
+        print("shown of it: " + ", ".join(f"{name} {edge:.2f}" for name, edge in edges))
+    print(wording.speech(told.speech, told.chunks))
+    for warning in told.warnings:
+        print(f"note: {warning}")
+
+
+def _save_picture(pixels: Any, path: Path) -> None:
+    from PIL import Image
+
+    try:
+        Image.fromarray(pixels).save(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be written. Give the name of a PNG file.") from error
 
 
 # ---- inspect, models
@@ -571,6 +622,18 @@ COMMANDS = (
         run=_generate,
     ),
     Command(
+        name="check",
+        help="tell what a video would be like, without making it",
+        add_options=_add_check_options,
+        run=_check,
+    ),
+    Command(
+        name="captions",
+        help="lay a known text over a video, as subtitles or in its picture",
+        add_options=captioning.add_options,
+        run=captioning.run,
+    ),
+    Command(
         name="inspect",
         help="print the settings that made a video, as JSON",
         add_options=_add_inspect_options,
@@ -596,7 +659,7 @@ COMMANDS = (
     ),
     Command(
         name="doctor",
-        help="tell how each model would run on this machine, and what is missing",
+        help="tell how each model would run here, and what is missing",
         add_options=checkup.add_options,
         run=checkup.run,
     ),
