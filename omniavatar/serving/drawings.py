@@ -43,10 +43,15 @@ def frame(picture: NDArray[np.uint8], *, words: str) -> str:
     )
 
 
+def fault(sentence: str) -> str:
+    """Why there is nothing to draw."""
+    return f"<p class='error' role='alert'>{escape(sentence)}</p>"
+
+
 def warnings(sentences: Sequence[str]) -> str:
     """What should be known before a video is made; said aloud by screen readers."""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f"<ul role='status'>{items}</ul>"
+    return f"<div role='status'><ul>{items}</ul></div>"
 
 
 def waveform(

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
 
-from omniavatar import InputError, OmniAvatarError
+from omniavatar import InputError
 from omniavatar.serving.batch_rows import gather, read_rows
 from omniavatar.serving.batches import Batches, BatchView
-from omniavatar.serving.jobs import Jobs
+from omniavatar.serving.jobs import Jobs, told_as
 from omniavatar.serving.page_history import History, agreement, known
 from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, request_values
 from omniavatar.serving.page_screen import bar
@@ -24,7 +25,7 @@ HOW = (
     "the form of <em>One video</em>.</p>"
 )
 HEADERS = ["Row", "Video", "State", "Told"]
-NO_AGREEMENT = "Please tick this first. It is asked once in each browser."
+NO_AGREEMENT = "Tick first that the people in these videos have agreed."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,45 +94,46 @@ def connect_batch(
     page: gr.Blocks, batch: BatchForm, form: Form, history: History, jobs: Jobs
 ) -> None:
     batches = Batches(jobs)
+    has_begun = gr.State(False)
     shown = [batch.status, batch.rows, batch.archive, batch.start, batch.stop]
 
-    def check(
-        _visit: Any, files: Any, agreed: bool, _model: str, *rest: Any, **values: Any
-    ) -> list[dict[str, Any]]:
-        fine = gr.validate(True, "")
-        return [
-            fine,
-            gr.validate(bool(files), "Upload pictures and recordings first."),
-            gr.validate(bool(agreed), NO_AGREEMENT),
-            *(fine for _ in (_model, *rest)),
-            *(fine for _ in values),
-        ]
-
     def begin(
-        visit: Any, files: list[Any], _agreed: bool, model: str, *chosen: bool, **values: Any
+        visit: Any,
+        files: list[Any] | None,
+        agreed: bool,
+        model: str,
+        *chosen: bool,
+        **values: Any,
     ) -> Updates:
-        visit = agreement(known(visit))
+        visit = known(visit)
         settings = request_values(*chosen, values)
         for name in ("image", "audio"):
             settings.pop(name)
-        consent = {"statement": CONSENT, "agreed": visit["agreed"]}
         try:
+            if not files:
+                raise InputError("Upload pictures and recordings first, or a table with them.")
+            if not agreed:
+                raise InputError(NO_AGREEMENT)
+            visit = agreement(visit)
+            consent = {"statement": CONSENT, "agreed": visit["agreed"]}
             with TemporaryDirectory(prefix="omniavatar-") as folder:
                 found = gather([Path(each["path"]) for each in files], Path(folder))
                 rows = read_rows(
                     found, settings=settings, model=model, most=jobs.settings.batch_rows
                 )
                 started = batches.submit(rows, visitor=visit["visitor"], consent=consent)
-        except OmniAvatarError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:
+            told = f"<p class='error' role='alert'>{escape(told_as(error))}</p>"
+            return {has_begun: False, batch.status: told}
         return {
+            has_begun: True,
             history.visit: visit | {"batch": started},
             batch.start: gr.Button(interactive=False),
         }
 
-    def follow(visit: Any) -> Iterator[Updates]:
+    def follow(visit: Any, begun: bool) -> Iterator[Updates]:
         visit, before = known(visit), None
-        if not visit["batch"]:
+        if not begun or not visit["batch"]:
             yield {batch.start: gr.skip()}  # a generator that yields nothing empties everything
             return
         try:
@@ -154,14 +156,13 @@ def connect_batch(
     batch.start.click(
         begin,
         [history.visit, batch.files, batch.agreed, form.model, *form.chosen],
-        [history.visit, batch.start],
+        [has_begun, history.visit, batch.start, batch.status],
         inputs_kwargs=form.settings,
-        validator=check,
         preprocess=False,
         **HELPER,
-    ).success(follow, history.visit, shown, **followed)
+    ).success(follow, [history.visit, has_begun], shown, **followed)
     batch.stop.click(stop, history.visit, batch.stop, **HELPER)
-    page.load(follow, history.visit, shown, **followed)
+    page.load(follow, [history.visit, gr.State(True)], shown, **followed)
 
 
 def _show(view: BatchView, batch: BatchForm) -> Updates:

@@ -4,7 +4,6 @@ Each is about one file and the settings that bear on it, so that a picture is fr
 there is no voice yet. What can not be used is told when the video is asked for, beside its control.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -24,11 +23,9 @@ from omniavatar import (
     read_inputs,
 )
 from omniavatar.serving import drawings, wording
-from omniavatar.serving.jobs import Jobs
+from omniavatar.serving.jobs import Jobs, told_as
 from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_inputs import HELPER, Form, Updates, request_values
-
-logger = logging.getLogger(__name__)
 
 OF_PICTURE = ("image", "aspect", "fit", "focus_x", "focus_y")
 OF_VOICE = (
@@ -57,8 +54,11 @@ def connect_check(form: Form, jobs: Jobs) -> None:
                 focus=(values["focus_x"], values["focus_y"]),
             )
         except Exception as error:
-            _log(error)
-            return hidden
+            return {
+                form.framing: drawings.fault(told_as(error)),
+                form.framing_panel: gr.Group(visible=True),
+                form.picture_warnings: gr.HTML(visible=False),
+            }
         if values["fit"] == "contain":
             drawn = drawings.frame(found.framing, words=wording.framing(found))
         else:
@@ -86,8 +86,11 @@ def connect_check(form: Form, jobs: Jobs) -> None:
                 return _shown(whole.speech, path, spec, part, whole)
             return _shown(check_speech(path, spec, **part), path, spec, part, None)
         except Exception as error:
-            _log(error)
-            return hidden
+            return {
+                form.voice: drawings.fault(told_as(error)),
+                form.voice_panel: gr.Group(visible=True),
+                form.voice_warnings: gr.HTML(visible=False),
+            }
 
     def _shown(
         found: SpeechCheck, path: str, spec: ModelSpec, part: dict[str, Any], plan: Preflight | None
@@ -114,7 +117,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
             inputs = read_inputs(_request(request_values(*chosen, values)), spec)
             seconds = jobs.estimate(model, inputs.request, inputs.plan)
         except Exception as error:
-            _log(error)
+            told_as(error)  # which notes what is a fault of ours; the rest is told elsewhere
             return ""
         told = wording.about(seconds)
         measured = "as measured on this machine" if jobs.is_measured(model) else "at a guess"
@@ -158,9 +161,3 @@ def _request(values: Mapping[str, Any]) -> GenerationRequest:
     """
     files = {name: _path(values[name]) for name in ("image", "audio")}
     return GenerationRequest.from_mapping({**values, **files})
-
-
-def _log(error: Exception) -> None:
-    """Note what is a fault of ours; what a visitor gave is told when the video is asked for."""
-    if not isinstance(error, OmniAvatarError):
-        logger.error("an input could not be looked at", exc_info=error)

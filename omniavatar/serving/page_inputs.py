@@ -68,6 +68,7 @@ class Form:
     audio_guidance_panel: gr.Column
     generate: gr.Button
     draft: gr.Button
+    fault: gr.HTML
     estimate: gr.HTML
 
     @property
@@ -162,6 +163,7 @@ def build_form() -> Form:
             "Generate", variant="primary", size="lg", scale=3, min_width=160, elem_id="generate"
         )
         draft = gr.Button("Quick draft", size="lg", scale=2, min_width=120, elem_id="draft")
+    fault = gr.HTML(visible=False, elem_id="fault")
     estimate = gr.HTML(elem_id="estimate")
     with gr.Accordion("Advanced settings", open=False, elem_id="advanced"):
         model = gr.Radio(
@@ -217,6 +219,7 @@ def build_form() -> Form:
         audio_guidance_panel=audio_guidance_panel,
         generate=generate,
         draft=draft,
+        fault=fault,
         estimate=estimate,
     )
 

@@ -1,13 +1,14 @@
 """From the press of Generate to the video: jobs are begun, followed, stopped and found again."""
 
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 
-from omniavatar import GenerationRequest, InputError, OmniAvatarError
-from omniavatar.serving.jobs import Jobs, JobView
+from omniavatar import GenerationRequest, InputError
+from omniavatar.serving.jobs import Jobs, JobView, told_as
 from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_history import History, agreement, known, show_history
 from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, request_values, restored
@@ -15,66 +16,76 @@ from omniavatar.serving.page_screen import Screen, show
 
 DRAFT_SECONDS = 3.0
 DRAFT_STEPS = 0.5  # of those of the full version
-FOLLOW: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private"}
+FOLLOW: dict[str, Any] = {
+    "show_progress": "hidden",
+    "concurrency_limit": None,
+    "api_visibility": "private",
+}
 SHOW_STATUS = (
     "() => document.querySelector('#screen').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 )
 SHOW_FORM = (
     "(visit) => { document.querySelector('#form').scrollIntoView({block: 'start'}); return visit; }"
 )
-NO_AGREEMENT = "Please tick this first. It is asked once in each browser."
+NO_AGREEMENT = "Tick first that the people in it have agreed. It is asked once in each browser."
 
 
 def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, jobs: Jobs) -> None:
     """Buttons that begin or end a job, and the page's own opening."""
-    asked_with = [history.visit, form.agreed, form.model, *form.chosen]
+    asked_with = [history.visit, form.agreed, form.model, form.memory, *form.chosen]
+    has_begun = gr.State(False)
     shown = [*screen.shown, *history.shown, form.generate, form.draft]
 
-    def check(
-        _visit: Any, agreed: bool, _model: str, *chosen: bool, **values: Any
-    ) -> list[dict[str, Any]]:
-        fine = gr.validate(True, "")
-        fault = jobs.check(request_values(*chosen, values))
-        at = None if fault is None else fault.field or "image"
-        return [
-            fine,
-            gr.validate(bool(agreed), NO_AGREEMENT),
-            fine,
-            *(fine for _ in chosen),
-            *(gr.validate(name != at, str(fault or "")) for name in values),
-        ]
+    def begin(
+        visit: Any, agreed: bool, model: str, memory: str, *chosen: bool, **values: Any
+    ) -> Updates:
+        return _submit(visit, model, request_values(*chosen, values), _placed(memory), agreed)
 
-    def begin(visit: Any, _agreed: bool, model: str, *chosen: bool, **values: Any) -> Updates:
-        return _submit(visit, model, request_values(*chosen, values), {})
-
-    def begin_draft(visit: Any, _agreed: bool, model: str, *chosen: bool, **values: Any) -> Updates:
+    def begin_draft(
+        visit: Any, agreed: bool, model: str, memory: str, *chosen: bool, **values: Any
+    ) -> Updates:
         whole = request_values(*chosen, values)
         steps = whole["steps"] or spec_of(model).steps
         draft = {
             "steps": max(1, round(steps * DRAFT_STEPS)),
             "audio_seconds": min(DRAFT_SECONDS, whole["audio_seconds"] or DRAFT_SECONDS),
         }
-        rest = {name: whole[name] for name in draft}
-        return _submit(visit, model, whole | draft, {"draft": rest})
+        options = _placed(memory) | {"draft": {name: whole[name] for name in draft}}
+        return _submit(visit, model, whole | draft, options, agreed)
 
     def begin_full(visit: Any) -> Updates:
         view = _find(visit)
         files = {"image": view.image, "audio": view.audio}
         values = {**view.settings, **files, **view.options["draft"]}
-        return _submit(visit, view.model, GenerationRequest.from_mapping(values), {})
+        options = {name: value for name, value in view.options.items() if name != "draft"}
+        request = GenerationRequest.from_mapping(values)
+        return _submit(visit, view.model, request, options, agreed=True)
 
-    def _submit(visit: Any, model: str, request: Any, options: dict[str, Any]) -> Updates:
-        visit = agreement(known(visit))
-        consent = {"statement": CONSENT, "agreed": visit["agreed"]}
+    def _submit(
+        visit: Any, model: str, request: Any, options: dict[str, Any], agreed: bool
+    ) -> Updates:
+        visit = known(visit)
         try:
+            if not agreed:
+                raise InputError(NO_AGREEMENT)
+            visit = agreement(visit)
+            consent = {"statement": CONSENT, "agreed": visit["agreed"]}
             job = jobs.submit(
-                model, request, visitor=visit["visitor"], options=options, consent=consent
+                model,
+                request,
+                visitor=visit["visitor"],
+                options=options,
+                consent=consent,
+                memory=options.get("memory"),
             )
-        except OmniAvatarError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:
+            told = f"<p class='error' role='alert'>{escape(told_as(error))}</p>"
+            return {has_begun: False, form.fault: gr.HTML(told, visible=True)}
         view = jobs.view(job)
         assert view is not None
         return {
+            has_begun: True,
+            form.fault: gr.HTML("", visible=False),
             history.visit: visit | {"job": job},
             form.settings["seed"]: view.seed,
             form.banner: gr.HTML(visible=False),
@@ -87,10 +98,16 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
             raise gr.Error("This video is not here any more. Make it again.", print_exception=False)
         return view
 
+    def follow_begun(visit: Any, begun: bool) -> Iterator[Updates]:
+        if begun:
+            yield from follow(visit)
+        else:
+            yield {form.generate: gr.skip()}  # a generator that yields nothing empties everything
+
     def follow(visit: Any) -> Iterator[Updates]:
         visit, before = known(visit), None
         if not visit["job"]:
-            yield {form.generate: gr.skip()}  # a generator that yields nothing empties everything
+            yield {form.generate: gr.skip()}  # see above
             return
         try:
             for view in jobs.follow(visit["job"]):
@@ -140,7 +157,10 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
             return {history.visit: gr.skip()}
         return {history.visit: known(visit) | {"job": ids[chosen.index]}}
 
-    begun = [history.visit, form.settings["seed"], form.banner, form.generate, form.draft]
+    begun = [
+        *(has_begun, history.visit, form.settings["seed"], form.banner),
+        *(form.generate, form.draft, form.fault),
+    ]
     form.generate.click(None, js=SHOW_STATUS, **HELPER)
     for button, start in ((form.generate, begin), (form.draft, begin_draft)):
         button.click(
@@ -148,21 +168,25 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
             asked_with,
             begun,
             inputs_kwargs=form.settings,
-            validator=check,
             preprocess=False,
             **HELPER,
-        ).success(follow, history.visit, shown, show_progress="hidden", **FOLLOW)
+        ).success(follow_begun, [history.visit, has_begun], shown, **FOLLOW)
     screen.full.click(begin_full, history.visit, begun, **HELPER).success(
-        follow, history.visit, shown, show_progress="hidden", **FOLLOW
+        follow_begun, [history.visit, has_begun], shown, **FOLLOW
     )
     screen.again.click(restore, history.visit, form.restorable, js=SHOW_FORM, **HELPER)
     history.gallery.select(choose, [history.visit, history.jobs], history.visit, **HELPER).then(
-        follow, history.visit, shown, show_progress="hidden", **FOLLOW
+        follow, history.visit, shown, **FOLLOW
     ).then(restore, history.visit, form.restorable, **HELPER)
     screen.stop.click(stop, history.visit, screen.stop, **HELPER)
     page.load(
         arrive, history.visit, [history.visit, form.agreed, form.banner, *history.shown], **HELPER
-    ).then(follow, history.visit, shown, show_progress="hidden", **FOLLOW)
+    ).then(follow, history.visit, shown, **FOLLOW)
+
+
+def _placed(memory: str) -> dict[str, Any]:
+    """The options of a job whose networks are arranged for a card, or as the server does."""
+    return {} if memory == "auto" else {"memory": memory}
 
 
 def _busy(form: Form, *, busy: bool) -> Updates:

@@ -1,0 +1,161 @@
+"""The form in a real browser, before anything is made: what it shows, refuses and switches off."""
+
+import pytest
+from app_process import write_voice
+from page_driver import MADE, visiting
+from PIL import Image
+from playwright.sync_api import expect
+
+
+@pytest.fixture
+def visit(browser, app):
+    with visiting(browser, app.url) as visit:
+        yield visit
+        # What Gradio says of a recording that is none, and nothing else.
+        assert not [each for each in visit.errors if "Waveform load error" not in each]
+
+
+def test_what_is_missing_or_can_not_be_used_is_told_at_once_and_the_page_goes_on(visit, folder):
+    page = visit.page
+    visit.press("Generate")
+    expect(page.locator("#fault")).to_contain_text("agreed")
+    visit.agree()
+    visit.press("Generate")
+    expect(page.locator("#fault")).to_contain_text("There is no image yet")
+    page.set_input_files("#image input[type=file]", folder / "bad.png")
+    expect(page.locator("#framing")).to_contain_text("bad.png is not a picture")
+    page.set_input_files("#audio input[type=file]", folder / "bad.wav")
+    expect(page.locator("#voice")).to_contain_text("bad.wav")
+    visit.press("Generate")
+    expect(page.locator("#fault")).to_contain_text("bad.png")
+    expect(page.locator("#generate")).to_be_enabled()
+
+
+def test_the_framing_follows_a_click_and_the_fit(visit, folder, tmp_path):
+    page = visit.page
+    Image.open(folder / "face.png").resize((600, 200)).save(tmp_path / "wide.png")
+    page.set_input_files("#image input[type=file]", tmp_path / "wide.png")
+    crop = page.locator("#framing .crop")
+    expect(crop).to_be_visible()
+    picture = page.locator("#framing .picture").bounding_box()
+    before = crop.bounding_box()
+    assert before["width"] == pytest.approx(picture["width"] / 3, abs=2)
+    page.mouse.click(picture["x"] + 5, picture["y"] + 20)
+    page.wait_for_function("parseFloat(document.querySelector('#framing .crop').style.left) === 0")
+    expect(page.locator("#own_focus input")).to_be_checked()
+    expect(page.locator("#focus_x input[type=number]")).to_be_visible()
+    page.get_by_label("Whole picture").check()
+    expect(crop).to_be_hidden()
+    expect(page.locator("#focus_x")).to_contain_text("nothing is cut")
+
+
+def test_the_voice_is_cut_and_warned_about(visit, folder, tmp_path):
+    page = visit.page
+    visit.upload(folder / "face.png", write_voice(tmp_path / "ten.wav", 10.0))
+    expect(page.locator("#voice")).to_contain_text("10.0 seconds of video, made in 5 parts")
+    expect(page.locator("#voice line")).to_have_count(4)
+    page.locator("#audio_start input").fill("2")
+    page.locator("#audio_seconds input").fill("1")
+    page.locator("#audio_seconds input").press("Tab")
+    expect(page.locator("#voice")).to_contain_text("1.0 seconds of video, made in one part")
+    used, rest = page.locator("#voice .used").count(), page.locator("#voice .rest").count()
+    assert used == pytest.approx((used + rest) / 10, abs=1)
+    page.locator("#audio_seconds input").fill("0.3")
+    page.locator("#audio_seconds input").press("Tab")
+    expect(page.locator("#voice-panel .block.warnings")).to_contain_text("over at once")
+    page.locator("#audio_start input").fill("20")
+    page.locator("#audio_start input").press("Tab")
+    expect(page.locator("#voice")).to_contain_text("lasts 10.0 s")
+
+
+def test_settings_follow_the_model_and_those_without_effect_say_why(visit):
+    page = visit.page
+    visit.unfold("Advanced settings")
+    steps = page.locator("#steps input[type=number]")
+    expect(steps).to_have_value("4")
+    expect(page.locator("#step_cache input").first).to_be_disabled()
+    expect(page.locator("#step_cache")).to_contain_text("not calibrated for nano")
+    page.get_by_label("OmniAvatar 14B").check()
+    expect(steps).to_have_value("50")
+    expect(page.locator("#step_cache input").first).to_be_enabled()
+    guidance = page.locator("#guidance input[type=number]")
+    guidance.fill("1")
+    guidance.press("Tab")
+    expect(page.locator("#negative_prompt textarea")).to_be_disabled()
+    expect(page.locator("#negative_prompt")).to_contain_text("nothing to keep away from")
+    page.locator("#dice").click()
+    expect(page.locator("#new_seed input")).not_to_be_checked()
+
+
+def test_an_absent_model_is_one_sentence(visit, folder):
+    visit.upload(folder / "face.png", folder / "voice.wav")
+    visit.unfold("Advanced settings")
+    visit.page.get_by_label("OmniAvatar 14B").check()
+    visit.agree()
+    visit.press("Generate")
+    visit.expect_status("14B")
+    expect(visit.page.locator("#generate")).to_be_enabled()
+
+
+def test_an_example_fills_the_form(visit):
+    page = visit.page
+    page.get_by_role("button", name="Example presenter 1").click()
+    expect(page.locator("#framing img")).to_be_visible()
+    expect(page.locator("#voice svg")).to_be_visible()
+    expect(page.locator("#prompt textarea")).not_to_have_value("")
+
+
+def test_a_table_with_a_bad_row_gives_a_zip_of_the_good_ones(visit, folder, tmp_path):
+    page = visit.page
+    table = tmp_path / "table.csv"
+    table.write_text("image,audio,steps\nface.png,voice.wav,1\nnobody.png,voice.wav,1\n")
+    page.get_by_role("tab", name="Many at once").click()
+    page.set_input_files(
+        "#batch-files input[type=file]", [table, folder / "face.png", folder / "voice.wav"]
+    )
+    expect(page.locator("#batch-files")).to_contain_text("table")
+    visit.press("Make all")
+    expect(page.locator("#batch-status")).to_contain_text("Tick first")
+    page.get_by_label("Everybody in these pictures").check()
+    assert not visit.serious_faults()
+    visit.press("Make all")
+    expect(page.locator("#batch-status")).to_contain_text("1 of 2 videos", timeout=MADE)
+    expect(page.locator("#batch-rows")).to_contain_text("nobody.png")
+    with page.expect_download() as download:
+        page.locator("#batch-zip").click(timeout=MADE)
+    assert download.value.suggested_filename.endswith(".zip")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_fits_its_window_and_everyone_can_use_it(browser, app, scheme, width):
+    with visiting(browser, app.url, width=width, height=844, scheme=scheme) as visit:
+        page = visit.page
+        page.get_by_role("button", name="Example presenter 3").click()
+        expect(page.locator("#voice svg")).to_be_visible()
+        visit.unfold("Advanced settings")
+        expect(page.locator("#steps")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness = sum(map(int, shade.removeprefix("rgb(").rstrip(")").split(",")[:3]))
+        assert (brightness > 600) == (scheme == "light")
+        assert not visit.serious_faults()
+
+
+def test_a_keyboard_reaches_everything_in_its_order(visit):
+    page = visit.page
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                "[document.activeElement.id || document.activeElement.closest('[id]')?.id,"
+                " document.activeElement.textContent.trim()].join(' ')"
+            )
+        )
+        if reached[-1].startswith("draft"):
+            break
+    order = ["image", "audio", "Example", "prompt", "Woman", "agreed", "generate", "draft"]
+    found = [next((n for n, each in enumerate(reached) if name in each), -1) for name in order]
+    assert -1 not in found, reached
+    assert found == sorted(found), reached
