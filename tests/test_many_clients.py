@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 def submit(app, folder, number):
     changes = dict(BAD.get(number, {}))
     image, audio = changes.pop("image", f"{number}.png"), changes.pop("audio", f"{number}.wav")
-    return Client(app.url, verbose=False).submit(
+    return Client(app.url, verbose=False, httpx_kwargs={"timeout": 120}).submit(
         image=handle_file(folder / image),
         audio=handle_file(folder / audio),
         seed=1000 + number,
