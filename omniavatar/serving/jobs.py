@@ -41,8 +41,6 @@ from omniavatar import (
     VideoPlan,
     device_name,
     kept_pieces,
-    load_image,
-    load_speech,
     read_inputs,
 )
 from omniavatar.serving import downloads, wording
@@ -655,18 +653,6 @@ class Jobs:
         """How long a shared GPU is asked for."""
         seconds = self.estimate(model, request, plan, memory=memory)
         return round(GPU_SECONDS_AROUND + GPU_MARGIN * seconds)
-
-    def check(self, values: Mapping[str, Any]) -> InputError | None:
-        """What is wrong with the settings and files of a form, found before the queue."""
-        try:
-            request = read_request(values)
-            load_image(request.image)
-            load_speech(request.audio)
-        except InputError as error:
-            return error
-        except Exception:
-            logger.exception("checking a request failed")
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
