@@ -11,6 +11,7 @@
     python -m omniavatar.nano fold            fold guidance into the transformer
     python -m omniavatar.nano export --only fold
     python -m omniavatar.nano films FILE.json ...  README's picture, of videos made from requests
+    python -m omniavatar.nano show            README's sheet and loop, of presenters never seen
     python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
     python -m omniavatar.nano evaluate --full  the same against every bar, part by part
     python -m omniavatar.nano fetch           recorded speech and a second synthesiser for that
@@ -55,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         _draw_sheet(options)
     elif options.part == "films":
         _make_films(options)
+    elif options.part == "show":
+        _show(options)
     elif options.part == "export":
         _export(options)
     elif options.part == "fetch":
@@ -124,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     films.add_argument("requests", nargs="+", type=Path, help="request files to make them from")
     films.add_argument("--sheet", type=Path, default=Path("docs/nano.png"))
 
+    show = parts.add_parser("show", help="film six presenters for README")
+    show.add_argument("--sheet", type=Path, default=Path("docs/presenters.png"))
+    show.add_argument("--loop", type=Path, default=Path("docs/presenters.webp"))
+    show.add_argument("--seed", type=int, default=12)
+    show.add_argument("--look", default="drawn", choices=("drawn", "wide"), help="of presenters")
+
     evaluate = parts.add_parser("evaluate", help="measure the bundled model")
     evaluate.add_argument("--json", type=Path, help="write the measurements here")
     evaluate.add_argument("--sheet", type=Path, help="write a contact sheet here")
@@ -132,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     full = evaluate.add_argument_group("with --full")
     full.add_argument("--full", action="store_true", help="every bar; goes on from its --json")
     full.add_argument("--parts", nargs="+", choices=FULL_PARTS, help="only these")
+    full.add_argument("--look", default="drawn", choices=("drawn", "wide"), help="of presenters")
     full.add_argument("--recordings", type=Path, help="folder of recorded speech")
     full.add_argument("--sheets", type=Path, help="folder for pages of pictures")
 
@@ -140,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
 
     observer = parts.add_parser("observer", help="train the observer of heads, eyes and smiles")
     observer.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
+    observer.add_argument("--look", default="drawn", choices=("drawn", "wide"), help="of people")
+    observer.add_argument("--presenters", type=int, default=1400, help="to learn from")
     return parser
 
 
@@ -257,6 +269,18 @@ def _make_films(options: argparse.Namespace) -> None:
         write_film_sheet(portraits, films, options.sheet)
 
 
+def _show(options: argparse.Namespace) -> None:
+    from omniavatar import AvatarPipeline
+    from omniavatar.nano.showcase import film_presenters, write_loop, write_presenter_sheet
+
+    pipeline = AvatarPipeline.from_pretrained("nano")
+    films = film_presenters(pipeline, seed=options.seed, look=options.look)
+    write_presenter_sheet(films, options.sheet)
+    write_loop(films, options.loop)
+    for path in (options.sheet, options.loop):
+        print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     if options.full:
         return _evaluate_fully(options)
@@ -277,6 +301,7 @@ def _evaluate_fully(options: argparse.Namespace) -> int:
     subject = default_subject(
         folder=options.folder,
         clips=options.clips,
+        look=options.look,
         recordings=options.recordings,
         sheets=options.sheets,
     )
@@ -301,7 +326,10 @@ def _fetch(options: argparse.Namespace) -> int:
 def _train_observer(options: argparse.Namespace) -> None:
     from omniavatar.nano.train_observer import train_observer
 
-    for name, agreement in train_observer(_weights(options) / "observer").items():
+    scores = train_observer(
+        _weights(options) / "observer", look=options.look, presenters=options.presenters
+    )
+    for name, agreement in scores.items():
         print(f"{name:12} {agreement:.3f}")
 
 

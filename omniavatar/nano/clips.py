@@ -250,10 +250,13 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
     )
 
 
-def sample_moments(count: int, moments: int, *, generator: torch.Generator) -> Pose:
-    """Poses at random times of random behaviours, [n, t] tracks; the first is the portrait's."""
+def sample_moments(
+    count: int, moments: int, *, generator: torch.Generator, look: Look = "drawn"
+) -> Pose:
+    """Poses at random times of all behaviours, [n, t] tracks; the first is the portrait's."""
     draw = _Draw(generator)
-    behaviour, mood = _behaviours(draw, count, BEHAVIOURS, "drawn")
+    known = WIDE_BEHAVIOURS if look == "wide" else BEHAVIOURS
+    behaviour, mood = _behaviours(draw, count, known, look)
     times = draw.uniform(count, moments, low=0.0, high=8.0)
     times[:, 0] = 0.0
     shapes = torch.tensor(list(VISEMES.values()))
@@ -263,7 +266,12 @@ def sample_moments(count: int, moments: int, *, generator: torch.Generator) -> P
 
 
 def sample_poses(
-    bank: SpeechBank, *, count: int, frames: int, generator: torch.Generator
+    bank: SpeechBank,
+    *,
+    count: int,
+    frames: int,
+    generator: torch.Generator,
+    look: Look = "drawn",
 ) -> tuple[Pose, Tensor]:
     """What people do from the portrait on, the behaviours in turn, without drawing them.
 
@@ -271,7 +279,8 @@ def sample_poses(
         Tracks of [n, 1 + frames], the portrait's first, and the number of each behaviour, [n].
     """
     draw = _Draw(generator)
-    behaviour, mood = _behaviours(draw, count, BEHAVIOURS, "drawn")
+    known = WIDE_BEHAVIOURS if look == "wide" else BEHAVIOURS
+    behaviour, mood = _behaviours(draw, count, known, look)
     stream = draw.integers(count, bank.mouth.shape[0])
     first = draw.integers(count, bank.mouth.shape[1] - frames)
     mouth = _cut(bank.mouth.cpu(), stream, first, frames + 1)

@@ -56,7 +56,8 @@ from omniavatar.nano.other_hands import (
     true_motion_inside,
     vae_ceiling,
 )
-from omniavatar.nano.prompts import BEHAVIOURS
+from omniavatar.nano.presenters import Look
+from omniavatar.nano.prompts import BEHAVIOURS, WIDE_BEHAVIOURS
 from omniavatar.nano.reader import Reader, load_reader
 from omniavatar.nano.recordings import cut_recordings, find_recordings
 from omniavatar.nano.regions import inside
@@ -87,10 +88,12 @@ class Subject:
         recordings: the user's folder of recorded speech, or None.
         sheets: where pages of pictures go, or None.
         seed: of presenters, sentences and voices; training used other seeds and other voices.
+        look: of the presenters: the one that the checkpoint was trained on.
     """
 
     folder: Path
     clips: int
+    look: Look = "drawn"
     recordings: Path | None = None
     sheets: Path | None = None
     seed: int = 2027
@@ -113,7 +116,7 @@ class Subject:
 
     @cached_property
     def presenters(self) -> "Filmed":
-        truth = self.draw(self.bank, count=self.clips, seed=self.seed, behaviours=BEHAVIOURS)
+        truth = self.draw(self.bank, count=self.clips, seed=self.seed, behaviours=self.behaviours)
         made = film_clips(self.pipeline, truth, frames=FRAMES)
         filmed = Filmed(truth, made, through_vae(self.pipeline.models.vae, truth.frames))
         if self.sheets is not None:
@@ -149,7 +152,13 @@ class Subject:
             device="cpu",
             behaviours=behaviours,
             continuation_share=0.0,
+            look=self.look,
         )
+
+    @property
+    def behaviours(self) -> tuple[str, ...]:
+        """All that presenters of this look can do."""
+        return WIDE_BEHAVIOURS if self.look == "wide" else BEHAVIOURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +212,12 @@ def _key(subject: Subject) -> dict[str, Any]:
     digest = hashlib.sha256()
     for path in sorted(subject.folder.rglob("*.safetensors")):
         digest.update(path.read_bytes())
-    return {"weights": digest.hexdigest()[:16], "clips": subject.clips, "seed": subject.seed}
+    return {
+        "weights": digest.hexdigest()[:16],
+        "clips": subject.clips,
+        "seed": subject.seed,
+        "look": subject.look,
+    }
 
 
 def _read(path: Path | None, key: dict[str, Any]) -> dict[str, Any]:
@@ -332,7 +346,12 @@ def _behaviours(subject: Subject) -> list[Figure]:
     filmed = subject.presenters
     truth = filmed.truth
     observer = load_observer(subject.folder / "observer")
-    judge = train_judge(subject.bank, frames=FRAMES - 1, noise=observer.noise)
+    if subject.look == "wide" and not observer.wide:
+        raise FileNotFoundError(
+            "The checkpoint's observer does not read sadness and hands: train one with "
+            "`python -m omniavatar.nano observer --look wide`."
+        )
+    judge = train_judge(subject.bank, frames=FRAMES - 1, noise=observer.noise, look=subject.look)
     heads = truth.regions.head[:, 0]
     seen = [
         judge.judge(observer.observe(clips, truth.reference, heads))

@@ -15,7 +15,7 @@ from omniavatar.nano.drawing import Pose, render
 from omniavatar.nano.figures import Figure
 from omniavatar.nano.footage import decibels
 from omniavatar.nano.probe import gradient_energy
-from omniavatar.nano.prompts import BEHAVIOURS
+from omniavatar.nano.prompts import WIDE_BEHAVIOURS
 from omniavatar.nano.regions import inside
 
 PARTS = ("hair", "skin", "clothes")
@@ -154,7 +154,7 @@ def identity_figures(
                 at_least=False,
             )
         )
-    for index, behaviour in enumerate(BEHAVIOURS):
+    for index, behaviour in enumerate(WIDE_BEHAVIOURS):
         numbers = [n for n in range(len(made)) if int(truth.behaviour[n]) == index]
         if not numbers:
             continue

@@ -15,27 +15,38 @@ from torch import Tensor, nn
 
 from omniavatar.nano.canvas import PITCH_SHIFT, YAW_SHIFT, Pose
 
-OBSERVATIONS = ("face_x", "face_y", "eyes_closed", "gaze", "smile")
+OBSERVATIONS = ("face_x", "face_y", "eyes_closed", "gaze", "smile", "sad", "wave")
 """Shift of the face since the portrait in tenths of half a head width, eyes 0 open to 1 closed,
-gaze -1..1 since the portrait, smile -1..1."""
+gaze -1..1 since the portrait, smile -1..1, sad 0..1, and how far a hand is raised, 0..1."""
+
+_ONLY_WIDE = 2
+"""The last so many observations, which only a wide observer makes."""
+
+MIRRORED = (-1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0)
+"""Factors that make observations those of the mirrored picture."""
 
 SIDE = 48
-"""A head is seen at this size, in pixels."""
+"""A head, and the whole picture, are seen at this size, in pixels."""
 
 _STAGES = ((24, 2), (32, 2), (32, 1), (48, 2), (48, 1))
 """Channels and stride of each convolution."""
 
 
 class Observer(nn.Module):
-    """Portrait and frame, both cut to the head, to `OBSERVATIONS`. 0.2 M parameters.
+    """Portrait and frame to `OBSERVATIONS`. 0.2 M parameters.
 
-    `noise` [5] is the standard deviation of its errors on people that it was not trained on.
+    A wide one sees the whole picture besides the head, and reads sadness and hands; one that is
+    not is for the look of presenters that has neither, and says 0 for both.
+
+    `noise` [3, 7] tells its errors on people that it was not trained on, as standard deviations:
+    what it keeps through a clip, what comes and goes, and what changes from frame to frame.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, wide: bool = False) -> None:
         super().__init__()
+        self.wide = wide
         layers: list[nn.Module] = []
-        before = 6
+        before = 12 if wide else 6
         for channels, stride in _STAGES:
             layers += [
                 nn.Conv2d(before, channels, 3, stride=stride, padding=1),
@@ -45,13 +56,17 @@ class Observer(nn.Module):
             before = channels
         self.features = nn.Sequential(*layers, nn.Flatten())
         width = before * (SIDE // 8) ** 2
-        self.head = nn.Sequential(nn.Linear(width, 96), nn.SiLU(), nn.Linear(96, len(OBSERVATIONS)))
+        results = len(OBSERVATIONS) if wide else len(OBSERVATIONS) - _ONLY_WIDE
+        self.head = nn.Sequential(nn.Linear(width, 96), nn.SiLU(), nn.Linear(96, results))
         self.noise: Tensor
-        self.register_buffer("noise", torch.zeros(len(OBSERVATIONS)))
+        self.register_buffer("noise", torch.zeros(3, len(OBSERVATIONS)))
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """[b, 6, SIDE, SIDE] in -1..1 -> [b, 5]."""
-        return self.head(self.features(pairs))
+        """Portrait and frame as `see` gives them, [b, 12, SIDE, SIDE] -> [b, 7]."""
+        if self.wide:
+            return self.head(self.features(pairs))
+        heads = torch.cat([pairs[:, :3], pairs[:, 6:9]], dim=1)
+        return F.pad(self.head(self.features(heads)), (0, _ONLY_WIDE))
 
     @torch.no_grad()
     def observe(self, frames: Tensor, portraits: Tensor, heads: Tensor) -> Tensor:
@@ -63,21 +78,25 @@ class Observer(nn.Module):
             heads: [n, 4] box of the head in the portrait, in pixels.
 
         Returns:
-            [n, t, 5].
+            [n, t, 7].
         """
         tracks = []
         for clip, portrait, head in zip(frames, portraits, heads, strict=True):
-            pictures = cut_head(torch.cat([portrait[None], clip]), head)
-            pairs = torch.cat([pictures[:1].expand(len(clip), -1, -1, -1), pictures[1:]], dim=1)
+            views = see(torch.cat([portrait[None], clip]), head)
+            pairs = torch.cat([views[:1].expand(len(clip), -1, -1, -1), views[1:]], dim=1)
             tracks.append(torch.cat([self(part) for part in pairs.split(128)]))
         return torch.stack(tracks)
 
 
-def cut_head(pictures: Tensor, head: Tensor) -> Tensor:
-    """The same box of each picture: [b, 3, h, w] uint8 -> [b, 3, SIDE, SIDE] in -1..1."""
+def see(pictures: Tensor, head: Tensor) -> Tensor:
+    """The same box of each picture, and all of it: [b, 3, h, w] uint8 -> [b, 6, SIDE, SIDE]."""
     left, top, right, bottom = head.tolist()
-    cut = pictures[..., top:bottom, left:right].float() / 127.5 - 1
-    return F.interpolate(cut, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+    whole = pictures.float() / 127.5 - 1
+    views = [
+        F.interpolate(view, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+        for view in (whole[..., top:bottom, left:right], whole)
+    ]
+    return torch.cat(views, dim=1)
 
 
 def observations_of(pose: Pose, at_portrait: Pose) -> Tensor:
@@ -88,7 +107,7 @@ def observations_of(pose: Pose, at_portrait: Pose) -> Tensor:
         at_portrait: the same of [n, 1].
 
     Returns:
-        [n, t, 5].
+        [n, t, 7].
     """
 
     def shift(of: Pose) -> tuple[Tensor, Tensor]:
@@ -97,7 +116,7 @@ def observations_of(pose: Pose, at_portrait: Pose) -> Tensor:
     x, y = shift(pose)
     x0, y0 = shift(at_portrait)
     seen = ((x - x0) * 10, (y - y0) * 10, pose.eyes_closed, pose.gaze_x - at_portrait.gaze_x)
-    return torch.stack((*seen, pose.smile), -1)
+    return torch.stack((*seen, pose.smile, pose.sad, pose.wave), -1)
 
 
 def save_observer(observer: Observer, folder: Path) -> None:
@@ -109,7 +128,7 @@ def save_observer(observer: Observer, folder: Path) -> None:
 
 def load_observer(folder: Path) -> Observer:
     """Read `model.safetensors` of this folder."""
-    observer = Observer()
     state = load_file(folder / "model.safetensors")
+    observer = Observer(wide=state["features.0.weight"].shape[1] == 12)
     observer.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return observer.eval().requires_grad_(False)
