@@ -67,7 +67,7 @@ class JobAPI:
             self.to_stop.append(identifier)
             self.changed.notify_all()
 
-    def wait(self, condition: Any, seconds: float = 120) -> None:
+    def wait(self, condition: Any, seconds: float = 400) -> None:
         end = time.monotonic() + seconds
         with self.changed:
             while not self.changed.wait_for(condition, 1):

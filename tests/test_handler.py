@@ -195,7 +195,7 @@ def test_local_api_server_answers(files, tmp_path):
 
 
 def _wait_for(client, process):
-    for _ in range(600):
+    for _ in range(1800):
         assert process.poll() is None
         try:
             client.get("/")
