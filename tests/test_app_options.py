@@ -12,6 +12,7 @@ VARIABLES = {
     "OMNIAVATAR_PORT": "8080",
     "OMNIAVATAR_SHARE": "yes",
     "OMNIAVATAR_AUTH": "ann:a:b\nbob:c",
+    "OMNIAVATAR_MCP": "no",
 }
 
 
@@ -66,3 +67,15 @@ def test_a_bad_variable_is_named(variables):
     with pytest.raises(InputError) as refusal:
         AppOptions.from_environment(variables)
     assert refusal.value.field == next(iter(variables))
+
+
+def test_server_for_agents_needs_its_packages_and_says_which(monkeypatch):
+    monkeypatch.setattr("omniavatar.serving.app_options.find_spec", lambda _name: None)
+    with pytest.raises(InputError, match=r"--mcp needs .* requirements-mcp\.txt") as refusal:
+        parse("--mcp")
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(InputError, match="OMNIAVATAR_MCP needs"):
+        AppOptions.from_environment({"OMNIAVATAR_MCP": "1"})
+    monkeypatch.setattr("omniavatar.serving.app_options.find_spec", lambda name: name)
+    assert parse("--mcp").mcp
+    assert not parse().mcp

@@ -136,3 +136,19 @@ def test_calls_that_do_not_fit_are_refused(page, body):
 def test_unknown_endpoints_are_told_with_those_there_are(page):
     _, _, answer = call(page, 5, path="/gradio_api/call/nothing")
     assert "/look" in message(answer)
+
+
+def test_own_address_of_an_upload_is_that_upload(page, folder):
+    (folder / "own.png").write_bytes(CONTENT)
+    url = f"http://127.0.0.1:7860/gradio_api/file={folder}/own.png"
+    ((got,), status, _) = call(page, {"path": url}, limits=CLOSED)
+    assert (status, got["data"][0]["path"]) == (200, str(folder / "own.png"))
+    elsewhere = f"http://127.0.0.1:7860/gradio_api/file={folder}/../secret"
+    got, status, answer = call(page, {"path": elsewhere}, limits=CLOSED)
+    assert (got, status) == ([], 422)
+    assert "public internet" in message(answer)
+
+
+def test_refusals_name_the_parameter(page):
+    _, _, answer = call(page, {"path": "/etc/passwd"})
+    assert message(answer).startswith("image is not a file")

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Self
 
 from omniavatar import InputError
@@ -20,16 +21,18 @@ class AppOptions:
         port: number of the port; None takes 7860, or the next one that is free.
         share: ask Gradio for a public link, which works for a week.
         accounts: names and passwords, one of which a visitor must give; none lets everyone in.
+        mcp: offer the endpoints of the API to agents as well, as tools of an MCP server.
     """
 
     host: str | None = None
     port: int | None = None
     share: bool = False
     accounts: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    mcp: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read OMNIAVATAR_HOST, _PORT, _SHARE and _AUTH; Gradio's own variables come after them.
+        """Read OMNIAVATAR_HOST, _PORT, _SHARE, _AUTH and _MCP; Gradio's own come after them.
 
         Raises:
             InputError: a value can not be used; `field` is the variable.
@@ -39,12 +42,8 @@ class AppOptions:
             values["host"] = host
         if port := environment.get("OMNIAVATAR_PORT", "").strip():
             values["port"] = read_port(port, "OMNIAVATAR_PORT")
-        share = environment.get("OMNIAVATAR_SHARE", "").strip().lower()
-        if share not in _SWITCH:
-            raise InputError(
-                f"OMNIAVATAR_SHARE is {share!r}. Use 0 or 1.", field="OMNIAVATAR_SHARE"
-            )
-        values["share"] = _SWITCH[share]
+        values["share"] = _read_switch(environment, "OMNIAVATAR_SHARE")
+        values["mcp"] = _checked_mcp(_read_switch(environment, "OMNIAVATAR_MCP"), "OMNIAVATAR_MCP")
         # One account a line, so that a password may hold anything else.
         accounts = environment.get("OMNIAVATAR_AUTH", "").splitlines()
         values["accounts"] = tuple(
@@ -69,6 +68,11 @@ def add_app_options(parser: argparse.ArgumentParser) -> None:
         metavar="USER:PASSWORD",
         action="append",
         help="let in only who knows this; may be given several times ($OMNIAVATAR_AUTH)",
+    )
+    parser.add_argument(
+        "--mcp",
+        action="store_true",
+        help="offer the API to agents as well, as tools of an MCP server ($OMNIAVATAR_MCP)",
     )
 
 
@@ -97,7 +101,26 @@ def read_app_options(options: argparse.Namespace) -> AppOptions:
         port=port,
         share=options.share or found.share,
         accounts=accounts,
+        mcp=_checked_mcp(options.mcp, "--mcp") or found.mcp,
     )
+
+
+def _read_switch(environment: Mapping[str, str], name: str) -> bool:
+    text = environment.get(name, "").strip().lower()
+    if text not in _SWITCH:
+        raise InputError(f"{name} is {text!r}. Use 0 or 1.", field=name)
+    return _SWITCH[text]
+
+
+def _checked_mcp(wanted: bool, name: str) -> bool:
+    """Whether there is to be an MCP server; it needs packages that are not required."""
+    if wanted and find_spec("mcp") is None:
+        raise InputError(
+            f"{name} needs packages that are not installed. "
+            "Use: pip install -r requirements-mcp.txt.",
+            field=name,
+        )
+    return wanted
 
 
 def read_port(text: str, name: str) -> int:

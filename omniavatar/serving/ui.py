@@ -81,6 +81,7 @@ def launch(page: gr.Blocks, jobs: Jobs, options: AppOptions | None = None) -> No
             footer_links=["api", "settings"],
             run_history=False,
             enable_monitoring=False,
+            mcp_server=options.mcp,
             # Looks at every call before Gradio does: a class, its arguments and its options.
             app_kwargs={"middleware": [(Gate, (), {"page": page, "folders": [jobs.served]})]},
         )

@@ -71,7 +71,7 @@ def _foreign(field: str) -> InputError:
 
 def _described(file: dict[str, Any]) -> dict[str, Any]:
     """What Gradio's clients tell about a file, as far as it has the form that Gradio expects."""
-    kinds = {"url": str, "orig_name": str, "mime_type": str, "size": int}
+    kinds = {"orig_name": str, "mime_type": str, "size": int}
     kept = {name: file.get(name) for name, kind in kinds.items() if type(file.get(name)) is kind}
     return kept | {"meta": {"_type": "gradio.FileData"}}
 
@@ -122,8 +122,10 @@ class Gate:
             call = _parse(body)
             if match["run"] and call.get("fn_index") is not None:
                 name = None  # the page's own calls outside the queue: their number says which
-            self._check(call, None if name is None else unquote(name), keyed=bool(match["v2"]))
-            changed = await self._fetch(call)
+            names = self._check(
+                call, None if name is None else unquote(name), keyed=bool(match["v2"])
+            )
+            changed = await self._fetch(call, names)
         except InputError as error:
             await _answer(send, 422, _verdict(error))
             return
@@ -136,8 +138,12 @@ class Gate:
             scope = {**scope, "headers": _with_length(scope["headers"], len(body))}
         await self._app(scope, _replay(body, receive), _Worded(send))
 
-    def _check(self, call: dict[str, Any], name: str | None, *, keyed: bool) -> None:
-        """Refuse a call that does not fit its endpoint."""
+    def _check(self, call: dict[str, Any], name: str | None, *, keyed: bool) -> Sequence[str]:
+        """Refuse a call that does not fit its endpoint.
+
+        Returns:
+            The names of its values, as far as they are known.
+        """
         endpoints = {
             fn.api_name: fn for fn in self._page.fns.values() if fn.api_visibility != "private"
         }
@@ -151,7 +157,7 @@ class Gate:
             raise InputError(f"There is no such endpoint here. Use one of: {offered}.")
         if keyed:
             self._check_names(call, str(name))
-            return
+            return ()
         data, inputs = call.get("data"), endpoint.inputs
         shown = [block for block in inputs if not getattr(block, "skip_api", False)]
         if not isinstance(data, list) or len(data) not in (len(inputs), len(shown)):
@@ -159,6 +165,7 @@ class Gate:
                 f"data is not a list of {len(shown)} values, one for each parameter in their "
                 "order. See the page about the API."
             )
+        return endpoint.input_parameter_names or ()
 
     def _check_names(self, call: dict[str, Any], name: str) -> None:
         listed = self._named_endpoints[f"/{name}"]["parameters"]
@@ -179,29 +186,33 @@ class Gate:
         named: dict[str, Any] = self._page.get_api_info()["named_endpoints"]
         return named
 
-    async def _fetch(self, call: dict[str, Any]) -> bool:
+    async def _fetch(self, call: dict[str, Any], names: Sequence[str]) -> bool:
         """Put what addresses give in their place, and refuse all other files but uploads.
+
+        Args:
+            names: of the values in the call's data.
 
         Returns:
             Whether the call was changed.
         """
         changed = False
-        for count, (field, file) in enumerate(_files(call, "")):
+        for count, (field, file) in enumerate(_files(call, "", names)):
             if count == MOST_FILES:
                 raise InputError(f"The call names more than {MOST_FILES} files.")
             if not isinstance(file["path"], str):
                 raise InputError(f"{field} is not a file. Give a path that is a text.", field=field)
             if not isinstance(file.get("meta", {}), dict):
                 raise InputError(f"{field} is not a file as Gradio describes it.", field=field)
-            if re.match(r"https?:", file["path"], re.IGNORECASE):
+            path = _own_address(file["path"])
+            if re.match(r"https?:", path, re.IGNORECASE):
                 async with self._downloads:
-                    place = await asyncio.to_thread(self._download, file["path"], field)
+                    place = await asyncio.to_thread(self._download, path, field)
                 name = place.name
                 file.clear()
                 file.update(path=str(place), orig_name=name, meta={"_type": "gradio.FileData"})
                 changed = True
                 continue
-            own = _within(file["path"], self._folders)
+            own = _within(path, self._folders)
             if own is None:
                 raise _foreign(field)
             wanted = _described(file) | {"path": str(own)}
@@ -225,15 +236,27 @@ class Gate:
         return place
 
 
-def _files(value: Any, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _own_address(path: str) -> str:
+    """The place of an upload of which the address here is given, as agents do; else the same."""
+    match = re.match(r"https?://[^/?#]+/(?:[^?#]*/)?gradio_api/file=([^?#]+)$", path, re.IGNORECASE)
+    place = None if match is None else _within(unquote(match[1]), ())
+    return path if place is None else str(place)
+
+
+def _files(
+    value: Any, field: str, names: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """All that looks like a file in a call, with the name of the parameter that holds it."""
     if isinstance(value, dict):
         if "path" in value:
             yield field or "file", value
             return
         for key, each in value.items():
-            named = field or (key if isinstance(key, str) and key != "data" else "")
-            yield from _files(each, named)
+            if not field and key == "data" and isinstance(each, list):
+                for place, one in enumerate(each):
+                    yield from _files(one, names[place] if place < len(names) else "file")
+            else:
+                yield from _files(each, field or str(key))
     elif isinstance(value, list):
         for each in value:
             yield from _files(each, field)
