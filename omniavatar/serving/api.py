@@ -63,16 +63,18 @@ CAPTIONS: dict[str, Any] = {"concurrency_id": "captions", "concurrency_limit": 2
 class _Upload(gr.File):
     """A file as a parameter of the API, of which anything may come: it is looked at here."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.data_model = None
-
     def get_block_name(self) -> str:
         return "file"
 
     def api_info(self) -> dict[str, Any]:
         model = ListFiles if self.file_count == "multiple" else FileData
         return model.model_json_schema()
+
+
+def _upload(help: str, *, multiple: bool = False) -> _Upload:
+    file = _Upload(label=help, file_count="multiple" if multiple else "single")
+    file.data_model = None  # by which Gradio would refuse what is no file, in many lines
+    return file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,12 +232,12 @@ def _add_batch(jobs: Jobs) -> None:
                     None if view.archive is None else str(view.archive),
                 )
 
+    help = (
+        "pictures and recordings that belong together by name, or a table (CSV) with the columns "
+        "image, audio and any setting, with the files that it names; or a zip of that"
+    )
     files = _Parameter(
-        name="files",
-        hint=list[str],
-        component=_Upload(label="files", file_count="multiple"),
-        help="pictures and recordings that belong together by name, or a table (CSV) with the "
-        "columns image, audio and any setting, with the files that it names; or a zip of that",
+        name="files", hint=list[str], component=_upload(help, multiple=True), help=help
     )
     rest = [each for each in _request_parameters() if each.name not in ("image", "audio")]
     _expose(
@@ -287,7 +289,7 @@ def _add_captions() -> None:
             _Parameter(
                 name="video",
                 hint=str,
-                component=_Upload(label="video or recording"),
+                component=_upload("video or recording"),
                 help="video, or a recording when nothing is written into a picture",
             ),
             _Parameter(
@@ -427,7 +429,7 @@ def _request_parameters() -> list[_Parameter]:
         _Parameter(
             name=name,
             hint=str if hints[name] is Path else hints[name],
-            component=_Upload(label=controls.describe(entry))
+            component=_upload(controls.describe(entry))
             if hints[name] is Path
             else controls.api_component(name),
             help=controls.describe(entry),
