@@ -152,6 +152,20 @@ def test_a_closed_follower_leaves_its_job_alone_unless_it_owns_it(jobs, values):
     assert jobs.view(ids[0]).state == "stopped"
 
 
+def test_a_job_whose_owner_was_lost_without_a_word_ends(jobs, endless, monkeypatch):
+    monkeypatch.setattr("omniavatar.serving.jobs.SECONDS_UNTIL_ABANDONED", 2.0)
+    job_id = jobs.submit("nano", endless, visitor="me")
+    lost = jobs.follow(job_id, cancel_on_close=True)
+    next(lost)  # and never asked again, nor closed
+    assert wait(jobs, job_id)[-1].state == "stopped"
+    attended = jobs.submit("nano", endless, visitor="me")
+    for view in jobs.follow(attended, cancel_on_close=True):
+        if view.elapsed_seconds > 2.5:
+            break
+    assert view.state == "running"
+    assert wait(jobs, attended)[-1].state == "stopped"
+
+
 def test_cancelling_one_that_waits_leaves_the_one_that_runs(jobs, values):
     first, second, third = (jobs.submit("nano", values, visitor="me") for _ in range(3))
     jobs.cancel(second)

@@ -28,7 +28,7 @@ BAD = {
     18: {"steps": 1000},
     19: {"model": "huge"},
 }
-SECONDS_TO_END = 60
+SECONDS_TO_END = 120
 
 
 def pitch(number):
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
     """A picture of its own colour and a recording of its own pitch and length for each client."""
     folder = tmp_path_factory.mktemp("many")
     for number in range(20):
-        seconds = 20.0 if number in CANCELLED else 0.2 + 0.04 * (number % 6)
+        seconds = 120.0 if number in CANCELLED else 0.2 + 0.04 * (number % 6)
         times = np.arange(round(seconds * 16000)) / 16000
         tone = 0.3 * np.sin(2 * np.pi * pitch(number) * times)
         write_wav(folder / f"{number}.wav", tone, 16000)

@@ -151,6 +151,9 @@ class Batches:
                 view = self.view(batch_id)
                 if view is None:
                     raise InputError("This batch is not here any more. Make it again.")
+                for row in view.rows if cancel_on_close else ():
+                    if row.job is not None:
+                        self._jobs.attend(row.job)
                 yield view
                 ended = view.ended
                 if not ended:

@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 UNKNOWN_FAULT = "Something went wrong on our side; it has been noted. Please try again."
 LONGEST_STOP_SECONDS = 120.0
 LONGEST_CLOSE_SECONDS = 20.0
+SECONDS_UNTIL_ABANDONED = 30.0
 SECONDS_OF_QUIET = 1.0
 SECONDS_BETWEEN_SWEEPS = 600.0
 KEPT_PREVIEWS = 3
@@ -146,6 +147,7 @@ class _Job:
         event, progress: the newest that the pipeline told, and the newest that says how far it is.
         changes: counts what there is to tell.
         seconds: how long it is expected to take; None when that is not known.
+        attended: when its owner, who alone wants it, last asked for it; None without an owner.
     """
 
     asked: Asked
@@ -155,6 +157,7 @@ class _Job:
     progress: StepDone | ChunkDone | None = None
     changes: int = 0
     seconds: float | None = None
+    attended: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -164,6 +167,14 @@ class _Job:
     @property
     def ended(self) -> bool:
         return self.status.state in ENDED
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it is to stop: it was cancelled, or its owner has been gone for long."""
+        if self.attended is not None:
+            abandoned = time.monotonic() - self.attended > SECONDS_UNTIL_ABANDONED
+            return abandoned or self.stop.is_set()
+        return self.stop.is_set()
 
 
 class _StoppedError(Exception):
@@ -385,6 +396,8 @@ class Jobs:
             raise InputError("This video is not here any more. Make it again.")
         try:
             while True:
+                if cancel_on_close:
+                    self.attend(job_id)
                 with self._changed:
                     seen, view = job.changes, self._view(job)
                 yield view
@@ -395,6 +408,16 @@ class Jobs:
         finally:
             if cancel_on_close and not job.ended:
                 self.cancel(job_id)
+
+    def attend(self, job_id: str) -> None:
+        """Say that somebody waits for a job who alone wants it: it ends when that was long ago.
+
+        Gradio can lose a generator that is cancelled at the moment when it begins: nobody closes it
+        then, and nobody asks it for more.
+        """
+        with self._changed:
+            if job := self._jobs.get(job_id):
+                job.attended = time.monotonic()
 
     def wait_for_change(self, seconds: float) -> None:
         """Return when something changes in any job, or after so long."""
@@ -533,7 +556,7 @@ class Jobs:
         """Run the pipeline to its end, or until the job is to stop."""
         self._hear(job, Preparing(what="getting the model ready", elapsed_seconds=0.0))
         asked = job.asked
-        if job.stop.is_set():
+        if job.is_unwanted:
             return self._stopped
         # Loaded here and not in `_stream`: on a shared GPU that is another process, which inherits
         # what is loaded and takes to its end what it loads itself.
@@ -567,7 +590,7 @@ class Jobs:
                         event.timings,
                         device=self._device_as(asked.memory),
                     )
-                if job.stop.is_set() and not isinstance(event, Finished):
+                if job.is_unwanted and not isinstance(event, Finished):
                     return self._stopped
         return "finished"
 
