@@ -5,30 +5,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from app_process import running_app, wait_for_step, write_portrait, write_voice
+from app_process import wait_for_step
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 from media_files import describe, ffmpeg
 
 from omniavatar import CATALOG, GenerationRequest
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ui")
-    write_portrait(folder / "face.png")
-    write_voice(folder / "voice.wav", 1.0)
-    write_voice(folder / "long.wav", 300.0)
-    (folder / "bad.png").write_text("no picture")
-    (folder / "bad.wav").write_text("no sound")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def app(folder):
-    with running_app(folder) as app:
-        yield app
-        assert "Traceback" not in app.log
 
 
 @pytest.fixture

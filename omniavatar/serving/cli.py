@@ -38,6 +38,7 @@ from omniavatar import (
     setting_of,
 )
 from omniavatar.serving import captioning, checkup, conversions, downloads, loras, wording
+from omniavatar.serving.app_options import add_app_options, read_app_options
 
 HEADINGS = {
     "input": "what goes in and what comes out",
@@ -487,6 +488,23 @@ def _print_figures(figures: Mapping[str, Any], *, indent: str = "") -> None:
             print(title, f"{value:.4g}" if isinstance(value, float) else value)
 
 
+# ---- app
+
+
+def _app(options: argparse.Namespace) -> None:
+    settings = read_app_options(options)
+    import spaces  # noqa: F401 (before anything that looks for a GPU)
+
+    from omniavatar.serving import ui
+    from omniavatar.serving.jobs import Jobs
+    from omniavatar.serving.pipelines import Pipelines
+
+    pipelines = Pipelines()
+    pipelines.preload(ui.DEFAULT_MODEL)
+    jobs = Jobs(pipelines)
+    ui.launch(ui.build(jobs), jobs, settings)
+
+
 # ---- remote, acceptance
 
 
@@ -670,6 +688,12 @@ COMMANDS = (
         run=_bench,
     ),
     Command(
+        name="app",
+        help="serve the page and its API",
+        add_options=add_app_options,
+        run=_app,
+    ),
+    Command(
         name="remote",
         help="have an endpoint elsewhere make the video",
         add_options=_add_remote_options,
@@ -688,7 +712,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m omniavatar",
         description="A portrait and a voice recording become a video in which the portrait speaks.",
-        epilog="The page in the browser: python app.py",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

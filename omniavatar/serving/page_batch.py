@@ -106,7 +106,7 @@ def connect_batch(
         **values: Any,
     ) -> Updates:
         visit = known(visit)
-        settings = request_values(*chosen, values)
+        settings = request_values(values, *chosen)
         for name in ("image", "audio"):
             settings.pop(name)
         try:

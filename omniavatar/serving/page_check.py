@@ -40,7 +40,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
     settings = form.settings
 
     def look(model: str, *chosen: bool, **values: Any) -> Updates:
-        values = request_values(*chosen, values)
+        values = request_values(values, *chosen)
         path = _path(values["image"])
         hidden: Updates = {form.framing_panel: gr.Group(visible=False)}
         if path is None:
@@ -73,7 +73,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
         }
 
     def listen(model: str, *chosen: bool, **values: Any) -> Updates:
-        values, spec = request_values(*chosen, values), spec_of(model)
+        values, spec = request_values(values, *chosen), spec_of(model)
         path = _path(values["audio"])
         hidden: Updates = {form.voice_panel: gr.Group(visible=False)}
         if path is None:
@@ -114,7 +114,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
     def estimate(model: str, *chosen: bool, **values: Any) -> str:
         try:
             spec = spec_of(model)
-            inputs = read_inputs(_request(request_values(*chosen, values)), spec)
+            inputs = read_inputs(_request(request_values(values, *chosen)), spec)
             seconds = jobs.estimate(model, inputs.request, inputs.plan)
         except Exception as error:
             told_as(error)  # which notes what is a fault of ours; the rest is told elsewhere

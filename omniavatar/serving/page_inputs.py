@@ -83,10 +83,14 @@ class Form:
         return [self.own_focus, self.own_audio_guidance, self.new_seed]
 
 
-def request_values(
-    own_focus: bool, own_audio_guidance: bool, new_seed: bool, values: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The fields of a request from the controls: what is not to be set is None, the seed drawn."""
+def request_values(values: Mapping[str, Any], *chosen: bool) -> dict[str, Any]:
+    """The fields of a request from the controls: what is not to be set is None, the seed drawn.
+
+    Args:
+        values: of the controls in `Form.settings`.
+        chosen: of those in `Form.chosen`, in their order.
+    """
+    own_focus, own_audio_guidance, new_seed = chosen
     values = dict(values)
     if not own_focus:
         values["focus_x"] = values["focus_y"] = None
@@ -238,7 +242,7 @@ def connect_form(form: Form) -> None:
         return updates
 
     def show_effects(model: str, *chosen: bool, **values: Any) -> Updates:
-        without = settings_without_effect(spec_of(model), request_values(*chosen, values))
+        without = settings_without_effect(spec_of(model), request_values(values, *chosen))
         return {
             settings[name]: gr.update(**controls.page_effect(name, without.get(name)))
             for name in effective

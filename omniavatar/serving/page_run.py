@@ -39,12 +39,12 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
     def begin(
         visit: Any, agreed: bool, model: str, memory: str, *chosen: bool, **values: Any
     ) -> Updates:
-        return _submit(visit, model, request_values(*chosen, values), _placed(memory), agreed)
+        return _submit(visit, model, request_values(values, *chosen), _placed(memory), agreed)
 
     def begin_draft(
         visit: Any, agreed: bool, model: str, memory: str, *chosen: bool, **values: Any
     ) -> Updates:
-        whole = request_values(*chosen, values)
+        whole = request_values(values, *chosen)
         steps = whole["steps"] or spec_of(model).steps
         draft = {
             "steps": max(1, round(steps * DRAFT_STEPS)),
