@@ -22,7 +22,7 @@ from omniavatar.memory import (
     choose_placement,
     describe,
 )
-from omniavatar.placement import place
+from omniavatar.placement import place, release
 from omniavatar.speed import has_hooks, set_compiled
 from omniavatar.stages.denoise import denoise
 from omniavatar.stages.latents import decode_latents
@@ -136,6 +136,10 @@ def _measure(
 ) -> Tier:
     device, dtype = placement.device, placement.dtype
     models = random_models(spec, device=device, dtype=dtype)
+    # Drawing them has cut the device's memory up: what they leave behind counts for the limit.
+    for network in (models.transformer, models.text_encoder, models.vae, models.speech_encoder):
+        network.to("cpu")
+    release(device)
     place(models, placement)
     held.to(tier.limit_bytes)
     compiled = compile_blocks and device.type == "cuda" and not has_hooks(models.transformer)
@@ -181,7 +185,7 @@ class _Held:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
             total = torch.cuda.get_device_properties(self._device).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), self._device)
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total))
 
     def reserved(self) -> int | None:
         is_cuda = self._device.type == "cuda"
@@ -189,4 +193,4 @@ class _Held:
 
     def __exit__(self, *_: object) -> None:
         if self._device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(1.0, self._device)
+            torch.cuda.set_per_process_memory_fraction(1.0)

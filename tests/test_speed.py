@@ -1,0 +1,125 @@
+"""When blocks are compiled, and that they can be as one graph."""
+
+import pytest
+import torch
+
+from omniavatar import InputError, attention_kernel
+from omniavatar.models.transformer import OmniAvatarTransformer3DModel
+from omniavatar.speed import (
+    COMPILE_PAYS_FLOPS,
+    Compilation,
+    arrange_for_convolution,
+    has_hooks,
+    set_compiled,
+)
+from omniavatar.weights.storage import store_as_fp8
+
+
+def _transformer() -> OmniAvatarTransformer3DModel:
+    torch.manual_seed(0)
+    return OmniAvatarTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        text_dim=8,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=4,
+        audio_features=8,
+        audio_hidden=4,
+    ).eval()
+
+
+def _is_compiled(transformer: OmniAvatarTransformer3DModel) -> bool:
+    return transformer.blocks[0]._compiled_call_impl is not None
+
+
+@torch.no_grad()
+def _forward(transformer: OmniAvatarTransformer3DModel) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return transformer(
+        torch.randn(1, 33, 2, 4, 4, generator=generator),
+        torch.tensor([500.0]),
+        torch.randn(1, 4, 8, generator=generator),
+        audio_conditioning=torch.randn(1, 1, 2, 24, generator=generator),
+        return_dict=False,
+    )[0]
+
+
+def test_a_block_is_one_graph_and_all_blocks_share_it():
+    transformer = _transformer()
+    plain = _forward(transformer)
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    transformer.compile_repeated_blocks(fullgraph=True, backend=keep)
+    torch.testing.assert_close(_forward(transformer), plain)
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize(("mode", "flops"), [("off", 1e30), ("auto", 1e30), ("auto", 0.0)])
+def test_a_processor_compiles_only_when_told_to(mode, flops):
+    transformer = _transformer()
+    assert not Compilation(mode).prepare(transformer, flops=flops)
+    assert not _is_compiled(transformer)
+
+
+def test_work_adds_up_until_compiling_pays(monkeypatch):
+    transformer = _transformer()
+    device = torch.device("cuda")  # only asked for its kind
+    monkeypatch.setattr("omniavatar.speed.device_of", lambda _: device)
+    monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: None)
+    compilation = Compilation()
+    assert not compilation.prepare(transformer, flops=0.6 * COMPILE_PAYS_FLOPS)
+    assert compilation.prepare(transformer, flops=0.6 * COMPILE_PAYS_FLOPS)
+    assert _is_compiled(transformer)
+
+
+def test_no_compiler_is_one_line_in_the_log_and_no_error(monkeypatch, caplog):
+    transformer = _transformer()
+    monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: "no compiler")
+    compilation = Compilation("on")
+    with caplog.at_level("INFO", logger="omniavatar.speed"):
+        assert not compilation.prepare(transformer, flops=1.0)
+        assert not compilation.prepare(transformer, flops=1.0)
+    assert [record.message for record in caplog.records] == [
+        "the transformer runs uncompiled: no compiler"
+    ]
+
+
+def test_weights_that_change_while_it_works_undo_it(monkeypatch):
+    transformer = _transformer()
+    monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: None)
+    compilation = Compilation("on")
+    assert compilation.prepare(transformer, flops=1.0)
+    store_as_fp8(transformer, compute_dtype=torch.float32)
+    assert has_hooks(transformer)
+    assert not compilation.prepare(transformer, flops=1.0)
+    assert not _is_compiled(transformer)
+
+
+def test_blocks_run_as_they_are_again():
+    transformer = _transformer()
+    set_compiled(transformer, True)
+    set_compiled(transformer, False)
+    assert not _is_compiled(transformer)
+
+
+def test_another_mode_is_refused():
+    with pytest.raises(InputError, match="auto, on, off"):
+        Compilation("fast")
+
+
+def test_the_kernel_of_attention_has_a_name():
+    names = {"cuDNN", "FlashAttention", "memory-efficient", "plain"}
+    assert attention_kernel("cpu", torch.float32) in names
+
+
+def test_the_layout_of_convolutions_changes_no_value():
+    layers = torch.nn.Sequential(torch.nn.Conv3d(4, 8, 3), torch.nn.Conv2d(4, 8, 3))
+    before = [layer.weight.clone() for layer in layers]
+    arrange_for_convolution(layers)
+    assert layers[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert all(torch.equal(a, layer.weight) for a, layer in zip(before, layers, strict=True))
