@@ -1,5 +1,8 @@
 """The API of the page, called by `gradio_client` from another process than the app's."""
 
+import json
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,7 +13,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 from media_files import describe, ffmpeg
 
-from omniavatar import CATALOG, GenerationRequest
+from omniavatar import CATALOG, GenerationRequest, read_settings
+from omniavatar.serving import snippets
 
 
 @pytest.fixture
@@ -114,3 +118,19 @@ def test_only_uploaded_files_are_read(app, folder):
     if begun.is_success:
         url = f"{app.url}gradio_api/call/generate/{begun.json()['event_id']}"
         assert "event: complete" not in httpx.get(url, timeout=60).text
+
+
+@pytest.mark.parametrize("language", ["python", "shell"])
+def test_a_call_copied_from_the_page_makes_the_video(app, folder, language):
+    settings = snippets.call_settings("nano", {"steps": 1, "seed": 5, "prompt": 'It\'s "$5" `now`'})
+    write = snippets.python_call if language == "python" else snippets.curl_call
+    command = [sys.executable, "-c"] if language == "python" else ["bash", "-c"]
+    text = write(app.url, "face.png", "voice.wav", settings)
+    called = subprocess.run([*command, text], cwd=folder, capture_output=True, text=True)
+    assert called.returncode == 0, called.stderr
+    if language == "python":
+        made = read_settings(called.stdout.strip().splitlines()[-1])
+    else:
+        told = [line for line in called.stdout.splitlines() if line.startswith("data: ")]
+        made = json.loads(told[-1].removeprefix("data: "))[1]
+    assert {name: made[name] for name in settings} == settings
