@@ -10,10 +10,10 @@ from dataclasses import fields
 
 import pytest
 from app_process import ROOT, write_portrait, write_voice
-from media_files import describe, ffmpeg
+from media_files import clicks, describe, ffmpeg, find_clicks, write_wav
 from PIL import Image
 
-from omniavatar import CATALOG, GenerationRequest, setting_of
+from omniavatar import CATALOG, GenerationRequest, load_speech, setting_of
 from omniavatar.serving import cli
 
 COMMAND = [sys.executable, "-m", "omniavatar"]
@@ -193,11 +193,17 @@ def test_captions_are_written_beside_and_into_a_video(folder, tmp_path):
     assert count_frames(tmp_path / "shown.mp4") == 25
 
 
-def test_generate_warns_of_what_may_go_wrong_unless_it_is_quiet(folder):
-    words = ("generate", "face.png", "voice.wav", "--audio-seconds", 0.4, "--steps", 1)
-    assert "Only 0.40 seconds" in run(*words, "--output", "short.mp4", folder=folder).stderr
-    assert count_frames(folder / "short.mp4") == 10
-    (folder / "short.mp4").unlink()
+def test_part_of_a_recording_is_what_is_heard_and_short_ones_are_warned_of(folder):
+    write_wav(folder / "clicks.wav", clicks(2, [0.3, 1.2, 1.7]), 48000)
+    part = ("--audio-start", 1, "--audio-seconds", 0.4, "--steps", 1, "--output", "part.mp4")
+    told = run("generate", "face.png", "clicks.wav", *part, folder=folder).stderr
+    assert "Only 0.40 seconds" in told
+    assert count_frames(folder / "part.mp4") == 10
+    heard = load_speech(folder / "part.mp4")
+    assert find_clicks(heard.samples, 16000, 1) == pytest.approx([0.2], abs=0.005)
+    assert heard.duration_seconds == pytest.approx(0.4, abs=0.05)
+    for name in ("part.mp4", "clicks.wav"):
+        (folder / name).unlink()
 
 
 def test_request_file_and_options_make_one_video(folder):
