@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     speech.add_argument("--held-out-streams", type=int, default=32)
     speech.add_argument("--seconds", type=float, default=60.0, help="length of a stream")
     speech.add_argument("--processes", type=int, default=1)
+    _add_course(speech)
 
     data = parts.add_parser("data", help="draw a contact sheet")
     data.add_argument("--sheet", type=Path, default=Path("build/nano/data.png"))
@@ -156,16 +157,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_course(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--course", default="first", help="first, or wide: more people, larger")
+    parser.add_argument("--course", default="first", help="first, or wide: more of everything")
 
 
 def _make_speech(options: argparse.Namespace) -> None:
     from omniavatar.nano.banks import write_speech
+    from omniavatar.nano.course import COURSES
     from omniavatar.nano.speech import speech_bank
 
     for held_out, streams in ((False, options.streams), (True, options.held_out_streams)):
         bank = speech_bank(
-            streams, options.seconds, seed=7, processes=options.processes, held_out=held_out
+            streams,
+            options.seconds,
+            seed=7,
+            processes=options.processes,
+            held_out=held_out,
+            manner=COURSES[options.course].manner,
         )
         write_speech(bank, options.runs, held_out=held_out)
 
@@ -233,7 +240,7 @@ def _draw_sheet(options: argparse.Namespace) -> None:
     course = COURSES[options.course]
     shape = course.shapes[0]
     clips = sample_clips(
-        speech_bank(options.clips, 8.0, seed=options.seed),
+        speech_bank(options.clips, 8.0, seed=options.seed, manner=course.manner),
         count=options.clips,
         frames=shape.frames,
         height=shape.height,

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from omniavatar.nano.languages import LANGUAGES
 from omniavatar.nano.presenters import Look
+from omniavatar.nano.speech import PLAIN, Manner
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Course:
         look: of the people, see `presenters.sample_presenters`.
         shapes: of the windows that the transformer learns; the first is also the probe's.
         tokens: of one step of the transformer, over all windows of a batch.
+        manner: in which the people speak.
         rough: whether half of the speech comes with noise, music and rooms.
         decoder_width: of the VAE, whose decoder is most of the work on a CPU.
     """
@@ -46,6 +49,7 @@ class Course:
     look: Look
     shapes: tuple[Shape, ...]
     tokens: int = 70_000
+    manner: Manner = PLAIN
     rough: bool = False
     decoder_width: int = 32
 
@@ -59,6 +63,16 @@ WIDE = Course(
     name="wide",
     look="wide",
     shapes=(Shape(192, 192, 89), Shape(192, 256, 65), Shape(256, 192, 65)),
+    manner=Manner(
+        languages=tuple(LANGUAGES),
+        whispered_share=0.06,
+        words_per_minute=(110, 260),
+        pitch=(3, 97),
+        pitch_range=(5, 95),
+        longest_pause_seconds=3.0,
+        loudness=(0.2, 1.0),
+        level=(0.03, 0.95),
+    ),
     rough=True,
     decoder_width=24,
 )

@@ -149,7 +149,7 @@ class Synthesiser:
         """Say a text.
 
         Args:
-            text: one or more English sentences.
+            text: one or more sentences in the language of the voice.
             voice: who speaks.
             words_per_minute: 80 to 450.
             pitch, pitch_range: 0 to 100; 50 is the voice's own.

@@ -8,6 +8,7 @@ video frame; row r tells the mouth at r/25 + 0.02 s, the middle of its sound.
 
 import multiprocessing
 import random
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omniavatar.nano.espeak import SAMPLE_RATE, Phoneme, Synthesiser, Voice
+from omniavatar.nano.languages import LANGUAGES
 from omniavatar.nano.sentences import HELD_OUT_WORDS, TRAINING_WORDS, random_sentence
 
 if TYPE_CHECKING:
@@ -91,6 +93,39 @@ HELD_OUT_VOICES = (
     Voice("en-029", "m4"),
 )
 
+_HELD_OUT_VARIANTS = ("f4", "m7", "klatt3", "Andy")
+_TRAINING_WHISPERS = ("whisper", "croak")
+_HELD_OUT_WHISPERS = ("whisperf",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How people speak.
+
+    Attributes:
+        languages: besides English, from `languages.LANGUAGES`.
+        english_share: of the streams, if there are other languages.
+        whispered_share: of the streams, whispered or hoarse.
+        words_per_minute, pitch, pitch_range: lowest and highest, see `espeak.Synthesiser.speak`.
+        longest_pause_seconds: between sentences; short pauses are the most.
+        loudness: peak of a sentence before others of its stream, lowest and highest.
+        level: peak of a stream, lowest and highest; full scale is 1.
+    """
+
+    languages: tuple[str, ...] = ()
+    english_share: float = 0.6
+    whispered_share: float = 0.0
+    words_per_minute: tuple[int, int] = (125, 215)
+    pitch: tuple[int, int] = (15, 85)
+    pitch_range: tuple[int, int] = (20, 80)
+    longest_pause_seconds: float = 1.5
+    loudness: tuple[float, float] = (0.7, 1.0)
+    level: tuple[float, float] = (0.25, 0.8)
+
+
+PLAIN = Manner()
+"""English, clear and even."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechStream:
@@ -130,18 +165,22 @@ class SpeechBank:
         )
 
 
-def visemes_of(phoneme: str) -> tuple[str, ...]:
+def visemes_of(phoneme: str, *, language: str = "en") -> tuple[str, ...]:
     """The mouth shapes that a phoneme goes through: one, or two and more for a diphthong.
 
     Raises:
         KeyError: espeak's spelling has a letter that the table does not know.
     """
+    own: Mapping[str, str] = {} if language == "en" else LANGUAGES[language].sounds
+    whole = phoneme.strip("',")
+    if whole in own:
+        return (own[whole],)
     letters = "".join(letter for letter in phoneme if letter not in _MODIFIERS)
     if letters in ("tS", "dZ"):
         return ("sh",)
     if letters[:2] in ("aI", "aU"):
         letters = f"A{letters[1:]}"
-    return tuple(_SOUNDS[letter] for letter in letters) or ("rest",)
+    return tuple(own.get(letter) or _SOUNDS[letter] for letter in letters) or ("rest",)
 
 
 def _hann(values: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
@@ -168,7 +207,7 @@ def _with_holds(phonemes: tuple[Phoneme, ...]) -> list[Phoneme]:
 
 
 def mouth_track(
-    phonemes: tuple[Phoneme, ...], rows: int
+    phonemes: tuple[Phoneme, ...], rows: int, *, language: str = "en"
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What the mouth does while the phonemes sound.
 
@@ -183,7 +222,7 @@ def mouth_track(
     strength = np.ones(length, np.float32)
     limit = np.ones(length, np.float32)
     for phoneme in _with_holds(phonemes):
-        shapes = visemes_of(phoneme.name)
+        shapes = visemes_of(phoneme.name, language=language)
         edges = np.linspace(phoneme.start_seconds, phoneme.stop_seconds, len(shapes) + 1)
         for shape, (start, stop) in zip(shapes, pairwise(edges), strict=True):
             span = slice(round(start * _GRID_HZ), round(stop * _GRID_HZ))
@@ -206,51 +245,97 @@ def mouth_track(
     return track[at_rows], classes[at_rows]
 
 
-def speech_stream(seconds: float, *, seed: int, held_out: bool = False) -> SpeechStream:
-    """One voice saying random sentences, with pauses of 0.05 to 1.5 s between them.
+@dataclass(frozen=True, slots=True)
+class _Speaker:
+    """Who speaks in a stream, and from which words."""
+
+    voice: Voice
+    language: str
+    held_out: bool
+
+    def sentence(self, chance: random.Random) -> str:
+        if self.language != "en":
+            return LANGUAGES[self.language].sentence(chance, held_out=self.held_out)
+        return random_sentence(HELD_OUT_WORDS if self.held_out else TRAINING_WORDS, chance)
+
+
+def _speaker(manner: Manner, chance: random.Random, *, held_out: bool) -> _Speaker:
+    # Without other languages and whispers nothing is drawn but the voice: streams stay what they
+    # were before there were any.
+    voices = HELD_OUT_VOICES if held_out else TRAINING_VOICES
+    language = "en"
+    if manner.languages and chance.random() >= manner.english_share:
+        language = chance.choice(manner.languages)
+        variants = _HELD_OUT_VARIANTS if held_out else ("", *_TRAINING_VARIANTS.split())
+        accents = LANGUAGES[language].accents
+        voices = tuple(Voice(accent, variant) for accent in accents for variant in variants)
+    voice = chance.choice(voices)
+    if manner.whispered_share and chance.random() < manner.whispered_share:
+        whispers = _HELD_OUT_WHISPERS if held_out else _TRAINING_WHISPERS
+        voice = replace(voice, variant=chance.choice(whispers))
+    return _Speaker(voice, language, held_out)
+
+
+def _near(value: float, spread: float, bounds: tuple[int, int], chance: random.Random) -> int:
+    low, high = bounds
+    return round(min(max(value + chance.uniform(-spread, spread), low), high))
+
+
+def speech_stream(
+    seconds: float, *, seed: int, held_out: bool = False, manner: Manner = PLAIN
+) -> SpeechStream:
+    """One voice saying random sentences, with pauses between them.
 
     Args:
         seconds: length; a multiple of 0.04.
         seed: the same seed is the same stream.
         held_out: take a voice and words that training never has.
+        manner: who speaks, and how.
 
     Raises:
         ModuleNotFoundError: `espeakng-loader` is not installed.
     """
     chance = random.Random(f"{seed} {held_out}")
-    voice = chance.choice(HELD_OUT_VOICES if held_out else TRAINING_VOICES)
-    words = HELD_OUT_WORDS if held_out else TRAINING_WORDS
+    speaker = _speaker(manner, chance, held_out=held_out)
     rows = round(seconds * ROWS_PER_SECOND)
     samples = np.zeros(rows * SAMPLE_RATE // ROWS_PER_SECOND, np.float32)
     phonemes: list[Phoneme] = []
-    at = round(chance.uniform(0.05, 1.5) * SAMPLE_RATE)
-    pace, pitch = chance.uniform(125, 215), chance.uniform(15, 85)
+    longest = manner.longest_pause_seconds
+    at = round(chance.uniform(0.05, longest) * SAMPLE_RATE)
+    pace, pitch = chance.uniform(*manner.words_per_minute), chance.uniform(*manner.pitch)
     with Synthesiser(seed=chance.randrange(2**31)) as synthesiser:
         while at < len(samples):
             said = synthesiser.speak(
-                random_sentence(words, chance),
-                voice=voice,
-                words_per_minute=round(min(max(pace + chance.uniform(-20, 20), 125), 215)),
-                pitch=round(min(max(pitch + chance.uniform(-8, 8), 15), 85)),
-                pitch_range=chance.randint(20, 80),
+                speaker.sentence(chance),
+                voice=speaker.voice,
+                words_per_minute=_near(pace, 20, manner.words_per_minute, chance),
+                pitch=_near(pitch, 8, manner.pitch, chance),
+                pitch_range=chance.randint(*manner.pitch_range),
             )
             peak = max(float(np.abs(said.samples).max(initial=0)), 1e-3)
             kept = said.samples[: len(samples) - at]
-            samples[at : at + len(kept)] = kept * (chance.uniform(0.7, 1.0) / peak)
+            samples[at : at + len(kept)] = kept * (chance.uniform(*manner.loudness) / peak)
             phonemes += [phoneme.later(at / SAMPLE_RATE) for phoneme in said.phonemes]
-            at += len(said.samples) + round(chance.uniform(0.05, 1.5) ** 2 / 1.5 * SAMPLE_RATE)
-    samples *= chance.uniform(0.25, 0.8) / max(float(np.abs(samples).max()), 1e-3)
-    mouth, classes = mouth_track(tuple(phonemes), rows)
+            pause = chance.uniform(0.05, longest) ** 2 / longest
+            at += len(said.samples) + round(pause * SAMPLE_RATE)
+    samples *= chance.uniform(*manner.level) / max(float(np.abs(samples).max()), 1e-3)
+    mouth, classes = mouth_track(tuple(phonemes), rows, language=speaker.language)
     return SpeechStream(samples=samples, mouth=mouth, classes=classes)
 
 
-def _numbered_stream(arguments: tuple[float, int, bool]) -> SpeechStream:
-    seconds, seed, held_out = arguments
-    return speech_stream(seconds, seed=seed, held_out=held_out)
+def _numbered_stream(arguments: tuple[float, int, bool, Manner]) -> SpeechStream:
+    seconds, seed, held_out, manner = arguments
+    return speech_stream(seconds, seed=seed, held_out=held_out, manner=manner)
 
 
 def speech_bank(
-    streams: int, seconds: float, *, seed: int, processes: int = 1, held_out: bool = False
+    streams: int,
+    seconds: float,
+    *,
+    seed: int,
+    processes: int = 1,
+    held_out: bool = False,
+    manner: Manner = PLAIN,
 ) -> SpeechBank:
     """Make `streams` streams of `seconds` each, in `processes` worker processes.
 
@@ -259,7 +344,7 @@ def speech_bank(
     """
     import torch
 
-    jobs = [(seconds, seed * 1_000_003 + number, held_out) for number in range(streams)]
+    jobs = [(seconds, seed * 1_000_003 + number, held_out, manner) for number in range(streams)]
     if processes > 1:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
