@@ -152,3 +152,32 @@ def test_own_address_of_an_upload_is_that_upload(page, folder):
 def test_refusals_name_the_parameter(page):
     _, _, answer = call(page, {"path": "/etc/passwd"})
     assert message(answer).startswith("image is not a file")
+
+
+@pytest.mark.parametrize(("status", "fetched"), [(200, True), (401, False)])
+def test_nothing_is_fetched_for_those_who_are_not_let_in(page, server, folder, status, fetched):
+    asked = []
+
+    async def gradio(scope, receive, send):
+        asked.append((scope["method"], scope["path"], (await receive())["body"]))
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    body = json.dumps({"data": [{"path": f"{server}/a.png"}]}).encode()
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(_message):
+        """Nobody listens."""
+
+    page.auth = [("ann", "secret")]
+    try:
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/call/look", "headers": []}
+        asyncio.run(Gate(gradio, page, limits=OPEN)(scope, receive, send))
+    finally:
+        page.auth = None
+    (first, path, _), (second, _, passed_on) = asked
+    assert (first, path, second) == ("GET", "/gradio_api/login_check", "POST")
+    assert bool(list(folder.rglob("a.png"))) == fetched
+    assert (passed_on != body) == fetched

@@ -113,8 +113,8 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match = _CALL.fullmatch(scope.get("path", "")) if scope["type"] == "http" else None
-        if match is None or scope["method"] != "POST":
-            await self._app(scope, receive, send)
+        if match is None or scope["method"] != "POST" or not await self._is_welcome(scope):
+            await self._app(scope, receive, send)  # which refuses those who are not welcome
             return
         name = match["name"] or match["run"] or match["api"]
         try:
@@ -137,6 +137,27 @@ class Gate:
             body = json.dumps(call).encode()
             scope = {**scope, "headers": _with_length(scope["headers"], len(body))}
         await self._app(scope, _replay(body, receive), _Worded(send))
+
+    async def _is_welcome(self, scope: Scope) -> bool:
+        """Whether Gradio lets the caller in, before anything is fetched or found for them."""
+        if self._page.auth is None:
+            return True
+        before = scope["path"].partition("/gradio_api/")[0]
+        path = f"{before if before != scope['path'] else ''}/gradio_api/login_check"
+        asked = {
+            **scope, "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""
+        }  # fmt: skip
+        status = 0
+
+        async def nothing() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def hear(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+
+        await self._app(asked, nothing, hear)
+        return status == 200
 
     def _check(self, call: dict[str, Any], name: str | None, *, keyed: bool) -> Sequence[str]:
         """Refuse a call that does not fit its endpoint.
