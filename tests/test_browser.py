@@ -1,9 +1,12 @@
 """What a marketer does with the page, in a real browser: from upload to a video that plays."""
 
+from urllib.parse import urlsplit
+
 import pytest
 from app_process import write_voice
 from page_driver import MADE, visiting
 from playwright.sync_api import expect
+from relay import relay
 
 
 @pytest.fixture
@@ -56,27 +59,32 @@ def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, folder):
     assert visit.hosts <= {"127.0.0.1", "", None}
 
 
-def test_a_reload_in_the_middle_finds_the_job_whose_parts_play_and_stay_when_it_is_stopped(
-    visit, folder
+def test_a_job_is_found_again_after_a_reload_and_a_cut_and_keeps_its_parts_when_stopped(
+    browser, app, folder
 ):
-    page = visit.page
-    visit.upload(folder / "face.png", folder / "long.wav")
-    visit.agree()
-    visit.press("Generate")
-    visit.expect_status("step")
-    page.reload()
-    visit.expect_status("Part 2")
-    expect(page.locator("#generate")).to_be_disabled()
-    expect(page.locator("#status .time")).to_contain_text("left")
-    visit.unfold("Watch what is finished")
-    page.locator("#parts video").evaluate("video => video.play()")
-    visit.play("#parts video", 0.3)
-    visit.press("Stop")
-    visit.expect_status("are kept")
-    seen = visit.play("#video video", 0.3)
-    assert 1.9 < seen["seconds"] < 30
-    expect(page.locator("#generate")).to_be_enabled()
-    expect(page.locator("#parts")).to_be_hidden()
+    port = urlsplit(app.url).port
+    with relay(port) as connection, visiting(browser, connection.url) as visit:
+        page = visit.page
+        visit.upload(folder / "face.png", folder / "long.wav")
+        visit.agree()
+        visit.press("Generate")
+        visit.expect_status("step")
+        page.reload()
+        visit.expect_status("left")
+        expect(page.locator("#generate")).to_be_disabled()
+        connection.cut()
+        expect(page.locator(".toast-body")).to_contain_text("lost")
+        connection.mend()
+        visit.expect_status("Part 3")
+        visit.unfold("Watch what is finished")
+        page.locator("#parts video").evaluate("video => video.play()")
+        visit.play("#parts video", 0.3)
+        visit.press("Stop")
+        visit.expect_status("are kept")
+        seen = visit.play("#video video", 0.3)
+        assert 1.9 < seen["seconds"] < 30
+        expect(page.locator("#generate")).to_be_enabled()
+        expect(page.locator("#parts")).to_be_hidden()
 
 
 def test_a_draft_becomes_the_full_version_of_the_same_seed(visit, folder, tmp_path):
