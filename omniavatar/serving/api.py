@@ -60,19 +60,14 @@ QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 4}
 CAPTIONS: dict[str, Any] = {"concurrency_id": "captions", "concurrency_limit": 2}
 
 
-class _Upload(gr.File):
-    """A file as a parameter of the API, of which anything may come: it is looked at here."""
+def _upload(help: str, *, multiple: bool = False) -> gr.File:
+    """A file as a parameter of the API, of which anything may come: it is looked at here.
 
-    def get_block_name(self) -> str:
-        return "file"
-
-    def api_info(self) -> dict[str, Any]:
-        model = ListFiles if self.file_count == "multiple" else FileData
-        return model.model_json_schema()
-
-
-def _upload(help: str, *, multiple: bool = False) -> _Upload:
-    file = _Upload(label=help, file_count="multiple" if multiple else "single")
+    Changed after it is made, because Gradio writes a file beside the module of a class of its own.
+    """
+    file = gr.File(label=help, file_count="multiple" if multiple else "single")
+    told = (ListFiles if multiple else FileData).model_json_schema()
+    file.api_info = lambda: told
     file.data_model = None  # by which Gradio would refuse what is no file, in many lines
     return file
 
