@@ -260,7 +260,7 @@ def test_options_that_name_no_lora_are_told(options, message, tmp_path, capsys):
 
 
 def test_distilled_lora_without_its_preset_is_told(published, lora, tmp_path, capsys):
-    arguments = ["convert", "14B", "--folder", str(published), "--lora", f"{lora.path}:0.5"]
+    arguments = ["convert", "14B", "--weights", str(published), "--lora", f"{lora.path}:0.5"]
     assert main([*arguments, "--to", str(tmp_path / "plain")]) == 0
     assert "add --preset lightx2v" in capsys.readouterr().err
     assert main([*arguments, "--to", str(tmp_path / "preset"), "--preset", "lightx2v"]) == 0

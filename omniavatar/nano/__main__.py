@@ -10,7 +10,7 @@
     python -m omniavatar.nano transformer     train transformer and text encoder on what they give
     python -m omniavatar.nano fold            fold guidance into the transformer
     python -m omniavatar.nano export --only fold
-    python -m omniavatar.nano films FILE.json ...  README's picture, of videos made from requests
+    python -m omniavatar.nano films FILE.json ...  a contact sheet of videos made from requests
     python -m omniavatar.nano show            README's sheet and loop, of presenters never seen
     python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
     python -m omniavatar.nano evaluate --full  the same against every bar, part by part
@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
 
     films = parts.add_parser("films", help="draw a contact sheet of videos")
     films.add_argument("requests", nargs="+", type=Path, help="request files to make them from")
-    films.add_argument("--sheet", type=Path, default=Path("docs/nano.png"))
+    films.add_argument("--sheet", type=Path, default=Path("build/nano/films.png"))
 
     show = parts.add_parser("show", help="film six presenters for README")
     show.add_argument("--sheet", type=Path, default=Path("docs/presenters.png"))

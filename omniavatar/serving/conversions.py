@@ -16,7 +16,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--to", metavar="FOLDER", type=Path, required=True, help="the folder to make"
     )
     parser.add_argument(
-        "--folder",
+        "--weights",
+        dest="folder",
         metavar="FOLDER",
         type=Path,
         help="where the checkpoint's files are (default: where `download` puts them)",
