@@ -70,6 +70,7 @@ WIDE = Course(
         pitch=(3, 97),
         pitch_range=(5, 95),
         longest_pause_seconds=3.0,
+        pause_power=4,
         loudness=(0.2, 1.0),
         level=(0.03, 0.95),
     ),

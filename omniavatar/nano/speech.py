@@ -107,7 +107,8 @@ class Manner:
         english_share: of the streams, if there are other languages.
         whispered_share: of the streams, whispered or hoarse.
         words_per_minute, pitch, pitch_range: lowest and highest, see `espeak.Synthesiser.speak`.
-        longest_pause_seconds: between sentences; short pauses are the most.
+        longest_pause_seconds: between sentences.
+        pause_power: the higher, the more of the pauses are short.
         loudness: peak of a sentence before others of its stream, lowest and highest.
         level: peak of a stream, lowest and highest; full scale is 1.
     """
@@ -119,6 +120,7 @@ class Manner:
     pitch: tuple[int, int] = (15, 85)
     pitch_range: tuple[int, int] = (20, 80)
     longest_pause_seconds: float = 1.5
+    pause_power: int = 2
     loudness: tuple[float, float] = (0.7, 1.0)
     level: tuple[float, float] = (0.25, 0.8)
 
@@ -316,7 +318,8 @@ def speech_stream(
             kept = said.samples[: len(samples) - at]
             samples[at : at + len(kept)] = kept * (chance.uniform(*manner.loudness) / peak)
             phonemes += [phoneme.later(at / SAMPLE_RATE) for phoneme in said.phonemes]
-            pause = chance.uniform(0.05, longest) ** 2 / longest
+            power = manner.pause_power
+            pause = chance.uniform(0.05, longest) ** power / longest ** (power - 1)
             at += len(said.samples) + round(pause * SAMPLE_RATE)
     samples *= chance.uniform(*manner.level) / max(float(np.abs(samples).max()), 1e-3)
     mouth, classes = mouth_track(tuple(phonemes), rows, language=speaker.language)
