@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `python -m omniavat
 
 import spaces  # noqa: F401 (before anything that looks for a GPU)
 
+from omniavatar import OmniAvatarError
 from omniavatar.serving import ui
 from omniavatar.serving.app_options import parse_app_options
 from omniavatar.serving.jobs import Jobs
@@ -22,5 +23,9 @@ jobs = Jobs(pipelines)
 demo = ui.build(jobs)
 
 if __name__ == "__main__":
-    pipelines.preload(ui.DEFAULT_MODEL)
+    try:
+        pipelines.preload(ui.DEFAULT_MODEL)
+    except OmniAvatarError as error:
+        print(f"app.py: error: {error}", file=sys.stderr)
+        sys.exit(2)
     ui.launch(demo, jobs, options)

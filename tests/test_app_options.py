@@ -1,6 +1,10 @@
 """Host, port, link and password, typed or from the environment."""
 
 import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +83,18 @@ def test_server_for_agents_needs_its_packages_and_says_which(monkeypatch):
     monkeypatch.setattr("omniavatar.serving.app_options.find_spec", lambda name: name)
     assert parse("--mcp").mcp
     assert not parse().mcp
+
+
+def test_an_app_that_can_not_load_its_model_says_why_in_a_sentence():
+    ended = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMNIAVATAR_MEMORY": "7GB"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ended.returncode == 2
+    assert "memory is '7GB'. Use one of:" in ended.stderr
+    assert "Traceback" not in ended.stderr
