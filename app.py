@@ -26,6 +26,6 @@ if __name__ == "__main__":
     try:
         pipelines.preload(ui.DEFAULT_MODEL)
     except OmniAvatarError as error:
-        print(f"app.py: error: {error}", file=sys.stderr)
+        sys.stderr.write(f"app.py: error: {error}\n")
         sys.exit(2)
     ui.launch(demo, jobs, options)
