@@ -14,8 +14,8 @@ from page_driver import Visit, open_browser, visiting
 from PIL import Image
 
 VIEWS = {
-    "page-light.png": {"width": 1280, "height": 1240, "scheme": "light"},
-    "page-dark.png": {"width": 1280, "height": 1240, "scheme": "dark"},
+    "page-light.png": {"width": 1280, "height": 1420, "scheme": "light"},
+    "page-dark.png": {"width": 1280, "height": 1420, "scheme": "dark"},
     "page-phone.png": {"width": 390, "height": 844, "scheme": "light"},
 }
 COLOURS = 256

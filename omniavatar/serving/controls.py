@@ -35,7 +35,7 @@ LABELS = {
     "focus_x": "Middle, from left to right",
     "focus_y": "Middle, from top to bottom",
     "audio_start": "Start at second",
-    "audio_seconds": "Seconds (0: all)",
+    "audio_seconds": "Seconds to use",
 }
 # Controls that stand beside a drawing of what they do, and need no words.
 SHOWN = ("aspect", "fit", "focus_x", "focus_y", "audio_start", "audio_seconds")
@@ -55,6 +55,9 @@ def page_component(name: str, spec: ModelSpec) -> Component:
         shown |= {"minimum": setting.minimum, "maximum": setting.maximum, "step": step}
         if (setting.maximum - setting.minimum) / step <= LONGEST_SLIDER:
             return gr.Slider(**shown)
+        if name == "audio_seconds":
+            shown["placeholder"] = "all"
+            shown["minimum"] = 0.0  # which means the same, see `request_values`
         return gr.Number(**shown, precision=0 if kind is int else None)
     return _plain_component(name, **shown)
 
