@@ -55,12 +55,12 @@ def count_frames(path):
 # ---- what it says of itself
 
 
-def test_reader_that_has_gone_gets_no_traceback(folder):
+def test_reader_that_has_gone_gets_no_traceback(tmp_path):
     """As `| head` does when it has enough."""
-    video = folder / "with-settings.mp4"
+    video = tmp_path / "with-settings.mp4"
     picture = ("-f", "lavfi", "-i", "color=s=64x64:d=0.2")
     ffmpeg(*picture, "-metadata", 'comment={"prompt": "A woman smiles."}', video)
-    assert "A woman smiles." in run("inspect", video, folder=folder).stdout
+    assert "A woman smiles." in run("inspect", video, folder=tmp_path).stdout
     reading, writing = os.pipe()
     os.close(reading)
     command = [*COMMAND, "inspect", str(video)]

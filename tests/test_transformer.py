@@ -51,7 +51,10 @@ def test_saving_and_loading_keeps_the_output(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = OmniAvatarTransformer3DModel.from_pretrained(tmp_path)
     inputs = tiny_inputs(model)
-    assert torch.equal(run(loaded, inputs), run(model, inputs))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    # Weights that lie elsewhere in memory may be added up in another order.
+    torch.testing.assert_close(run(loaded, inputs), run(model, inputs), rtol=0, atol=1e-5)
     assert loaded.config.audio_features == 10
 
 

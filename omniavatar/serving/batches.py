@@ -89,9 +89,17 @@ class Batches:
         self._zipping = threading.Lock()
 
     def submit(
-        self, rows: Sequence[Row], *, visitor: str, consent: Mapping[str, Any] | None = None
+        self,
+        rows: Sequence[Row],
+        *,
+        visitor: str,
+        options: Mapping[str, Any] | None = None,
+        consent: Mapping[str, Any] | None = None,
     ) -> str:
         """Put a job for each row that can be used into the queue, which others share in turns.
+
+        Args:
+            options: of every job, as `Jobs.submit` takes them.
 
         Returns:
             The ID of the batch.
@@ -112,7 +120,12 @@ class Batches:
                         row.model,
                         row.request,
                         visitor=visitor,
-                        options={"batch": batch, "row": row.number, "name": row.name},
+                        options={
+                            **(options or {}),
+                            "batch": batch,
+                            "row": row.number,
+                            "name": row.name,
+                        },
                         consent=consent,
                         most_waiting=most,
                     )

@@ -14,7 +14,7 @@ from omniavatar.serving.batch_rows import gather, read_rows
 from omniavatar.serving.batches import Batches, BatchView
 from omniavatar.serving.jobs import Jobs, told_as
 from omniavatar.serving.page_history import History, agreement, known
-from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, request_values
+from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, placed, request_values
 from omniavatar.serving.page_screen import bar
 
 HOW = (
@@ -102,6 +102,7 @@ def connect_batch(
         files: list[Any] | None,
         agreed: bool,
         model: str,
+        memory: str,
         *chosen: bool,
         **values: Any,
     ) -> Updates:
@@ -121,7 +122,9 @@ def connect_batch(
                 rows = read_rows(
                     found, settings=settings, model=model, most=jobs.settings.batch_rows
                 )
-                started = batches.submit(rows, visitor=visit["visitor"], consent=consent)
+                started = batches.submit(
+                    rows, visitor=visit["visitor"], options=placed(memory), consent=consent
+                )
         except Exception as error:
             told = f"<p class='error' role='alert'>{escape(told_as(error))}</p>"
             return {has_begun: False, batch.status: told}
@@ -155,7 +158,7 @@ def connect_batch(
     }
     batch.start.click(
         begin,
-        [history.visit, batch.files, batch.agreed, form.model, *form.chosen],
+        [history.visit, batch.files, batch.agreed, form.model, form.memory, *form.chosen],
         [has_begun, history.visit, batch.start, batch.status],
         inputs_kwargs=form.settings,
         preprocess=False,

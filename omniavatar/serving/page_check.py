@@ -111,27 +111,31 @@ def connect_check(form: Form, jobs: Jobs) -> None:
             form.voice_warnings: _warnings(found.warnings),
         }
 
-    def estimate(model: str, *chosen: bool, **values: Any) -> str:
+    def estimate(model: str, memory: str, *chosen: bool, **values: Any) -> str:
         try:
             spec = spec_of(model)
             inputs = read_inputs(_request(request_values(values, *chosen)), spec)
-            seconds = jobs.estimate(model, inputs.request, inputs.plan)
+            seconds = jobs.estimate(model, inputs.request, inputs.plan, memory=memory)
         except Exception as error:
             told_as(error)  # which notes what is a fault of ours; the rest is told elsewhere
             return ""
         told = wording.about(seconds)
-        measured = "as measured on this machine" if jobs.is_measured(model) else "at a guess"
+        is_measured = jobs.is_measured(model, memory=memory)
+        measured = "as measured on this machine" if is_measured else "at a guess"
         return f"<p>Takes {told}, {measured}</p>"
 
-    def on_change(names: tuple[str, ...], run: Callable[..., Any], outputs: list[Any]) -> None:
+    def on_change(
+        names: tuple[str, ...], run: Callable[..., Any], outputs: list[Any], *also: gr.Dropdown
+    ) -> None:
         gr.on(
             [
                 form.model.change,
                 form.own_focus.change,
+                *(each.change for each in also),
                 *(settings[name].change for name in names),
             ],
             run,
-            [form.model, *form.chosen],
+            [form.model, *also, *form.chosen],
             outputs,
             inputs_kwargs=settings,
             preprocess=False,
@@ -141,7 +145,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
 
     on_change(OF_PICTURE, look, [form.framing, form.framing_panel, form.picture_warnings])
     on_change(OF_VOICE, listen, [form.voice, form.voice_panel, form.voice_warnings])
-    on_change(OF_TIME, estimate, [form.estimate])
+    on_change(OF_TIME, estimate, [form.estimate], form.memory)
 
 
 def _warnings(sentences: Sequence[str]) -> Any:

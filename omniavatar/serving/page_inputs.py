@@ -104,6 +104,11 @@ def request_values(values: Mapping[str, Any], *chosen: bool) -> dict[str, Any]:
     return values
 
 
+def placed(memory: str) -> dict[str, Any]:
+    """The options of a job whose networks are arranged for a card, or as the server does."""
+    return {} if memory == "auto" else {"memory": memory}
+
+
 def restored(form: Form, model: str, values: Mapping[str, Any]) -> Updates:
     """The form as it was when a video was asked for, its seed included.
 

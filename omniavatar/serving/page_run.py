@@ -11,7 +11,15 @@ from omniavatar import GenerationRequest, InputError
 from omniavatar.serving.jobs import Jobs, JobView, told_as
 from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_history import History, agreement, known, show_history
-from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, request_values, restored
+from omniavatar.serving.page_inputs import (
+    CONSENT,
+    HELPER,
+    Form,
+    Updates,
+    placed,
+    request_values,
+    restored,
+)
 from omniavatar.serving.page_screen import Screen, show
 
 DRAFT_SECONDS = 3.0
@@ -39,7 +47,7 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
     def begin(
         visit: Any, agreed: bool, model: str, memory: str, *chosen: bool, **values: Any
     ) -> Updates:
-        return _submit(visit, model, request_values(values, *chosen), _placed(memory), agreed)
+        return _submit(visit, model, request_values(values, *chosen), placed(memory), agreed)
 
     def begin_draft(
         visit: Any, agreed: bool, model: str, memory: str, *chosen: bool, **values: Any
@@ -50,7 +58,7 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
             "steps": max(1, round(steps * DRAFT_STEPS)),
             "audio_seconds": min(DRAFT_SECONDS, whole["audio_seconds"] or DRAFT_SECONDS),
         }
-        options = _placed(memory) | {"draft": {name: whole[name] for name in draft}}
+        options = placed(memory) | {"draft": {name: whole[name] for name in draft}}
         return _submit(visit, model, whole | draft, options, agreed)
 
     def begin_full(visit: Any) -> Updates:
@@ -182,11 +190,6 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
     page.load(
         arrive, history.visit, [history.visit, form.agreed, form.banner, *history.shown], **HELPER
     ).then(follow, history.visit, shown, **FOLLOW)
-
-
-def _placed(memory: str) -> dict[str, Any]:
-    """The options of a job whose networks are arranged for a card, or as the server does."""
-    return {} if memory == "auto" else {"memory": memory}
 
 
 def _busy(form: Form, *, busy: bool) -> Updates:
