@@ -28,7 +28,14 @@ from omniavatar.nano.train_speech_encoder import correlation, end_in_silence
 from omniavatar.nano.train_transformer import velocity_loss
 from omniavatar.nano.train_vae import pixel_weights, prepare_weights
 from omniavatar.nano.training import Recipe, Trainer, read_average, train
-from omniavatar.nano.windows import KNOWN_LATENTS, LEAD_FRAMES, Latents, encode_clips, tokenize
+from omniavatar.nano.windows import (
+    KNOWN_LATENTS,
+    LEAD_FRAMES,
+    Latents,
+    encode_takes,
+    take_clips,
+    tokenize,
+)
 from omniavatar.stages.conditions import encode_prompt
 
 
@@ -87,9 +94,9 @@ def test_windows_hold_what_the_pipeline_would_give(bank: SpeechBank) -> None:
         device="cpu",
         continuation_share=0.5,
     )
-    windows = encode_clips(clips, Latents(build_vae()), build_tokenizer(VOCABULARY))
+    windows = encode_takes(take_clips(clips, build_tokenizer(VOCABULARY)), Latents(build_vae()))
     windows = windows.hear(build_speech_encoder().eval())
-    assert windows.latents.shape == (3, 16, 17, 16, 16)
+    assert windows.latents.shape == (3, 16, (CHUNK_FRAMES + 3) // 4, SIZE // 8, SIZE // 8)
     assert set(windows.known.tolist()) == {1, KNOWN_LATENTS}
     for number, is_continuation in enumerate(clips.is_continuation.tolist()):
         first = windows.audio[number, 0]

@@ -6,6 +6,7 @@
     python -m omniavatar.nano vae             train the VAE
     python -m omniavatar.nano reader          train evaluation's reader of mouths
     python -m omniavatar.nano export --only vae speech-encoder reader
+    python -m omniavatar.nano takes           draw clips while the VAE is trained
     python -m omniavatar.nano windows         draw and encode the clips of the next part
     python -m omniavatar.nano transformer     train transformer and text encoder on what they give
     python -m omniavatar.nano fold            fold guidance into the transformer
@@ -17,7 +18,10 @@
     python -m omniavatar.nano fetch           recorded speech and a second synthesiser for that
     python -m omniavatar.nano observer        train evaluation's observer of heads, eyes and smiles
 
-A part of training that was stopped goes on from its checkpoint when it is called again.
+A part of training that was stopped goes on from its checkpoint when it is called again. The last
+two parts can be trained on several GPUs of one machine:
+
+    torchrun --nproc-per-node 2 -m omniavatar.nano transformer
 """
 
 import argparse
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
     from omniavatar.nano.speech import SpeechBank
 
-TRAINING_PARTS = {"speech-encoder": 125, "vae": 310, "reader": 45, "transformer": 730, "fold": 90}
+TRAINING_PARTS = {"speech-encoder": 125, "vae": 310, "reader": 45, "transformer": 730, "fold": 150}
 """Parts, and the seconds that each had on the card that the bundled weights were trained on."""
 
 FULL_PARTS = (
@@ -111,7 +115,18 @@ def _parser() -> argparse.ArgumentParser:
                 "--from-weights", action="store_true", help="go on from what is exported"
             )
 
+    takes = parts.add_parser("takes", help="draw the transformer's clips before there is a VAE")
+    takes.add_argument("--to", type=Path, required=True, help="folder, of 10 MB a clip")
+    takes.add_argument("--clips", type=int, default=1800)
+    takes.add_argument("--number", type=int, default=0, help="of this process, if many share")
+    takes.add_argument("--stop-after", type=float, help="draw no more after so many seconds")
+    takes.add_argument("--device", default="cuda")
+    takes.set_defaults(seconds=0.0)
+    _add_course(takes)
+
     windows = parts.add_parser("windows", help="draw and encode the transformer's clips")
+    windows.add_argument("--takes", type=Path, help="folder of clips that are drawn already")
+    windows.add_argument("--shares", type=int, default=1, help="processes that encode those")
     windows.add_argument("--weights", type=Path, help="where the VAE is exported")
     windows.add_argument("--clips", type=int, default=1800)
     windows.add_argument("--number", type=int, default=0, help="of this process, if many share")
@@ -181,8 +196,9 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
     import torch
 
     from omniavatar.nano.course import COURSES
+    from omniavatar.nano.training import join_others
 
-    device = torch.device(options.device)
+    device = join_others(torch.device(options.device))
     torch.backends.cudnn.benchmark = True
     speech = _speech(options.runs, device)
     held_out = _speech(options.runs, device, held_out=True)
@@ -215,7 +231,19 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
         from omniavatar.nano.windows import write_windows
 
         del common["seconds"]
-        write_windows(speech, _weights(options), number=options.number, **common)
+        write_windows(
+            speech,
+            _weights(options),
+            number=options.number,
+            shares=options.shares,
+            takes=options.takes,
+            **common,
+        )
+    elif options.part == "takes":
+        from omniavatar.nano.windows import write_takes
+
+        del common["seconds"]
+        write_takes(speech, number=options.number, **{**common, "folder": options.to})
     elif options.part == "fold":
         from omniavatar.nano.train_fold import fold_guidance
 

@@ -19,11 +19,11 @@ from transformers import (
 
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
 
-SIZE = 128
+SIZE = 192
 """Side of the square video, in pixels."""
 
-CHUNK_FRAMES = 65
-"""Frames that the transformer was trained on at once: 17 latent frames, 2.6 seconds."""
+CHUNK_FRAMES = 89
+"""Frames of a square chunk: 23 latent frames, 3.5 seconds."""
 
 OVERLAP_FRAMES = 13
 """Frames that a chunk hands to the next: 4 latent frames."""
@@ -101,8 +101,8 @@ def build_transformer() -> OmniAvatarTransformer3DModel:
     """9.2 M parameters, the audio pack included."""
     return OmniAvatarTransformer3DModel(
         patch_size=(1, 2, 2),
-        num_attention_heads=8,
-        attention_head_dim=32,
+        num_attention_heads=4,
+        attention_head_dim=64,
         in_channels=33,
         out_channels=16,
         text_dim=128,

@@ -38,7 +38,8 @@ class Course:
 
     Attributes:
         look: of the people, see `presenters.sample_presenters`.
-        shapes: of the windows that the transformer learns; the first is also the probe's.
+        shapes: of the windows that the transformer learns, in turn; one that stands twice has twice
+            the share. The first is also the probe's.
         tokens: of one step of the transformer, over all windows of a batch.
         manner: in which the people speak.
         rough: whether half of the speech comes with noise, music and rooms.
@@ -62,7 +63,14 @@ FIRST = Course(name="first", look="drawn", shapes=(Shape(128, 128, 65),))
 WIDE = Course(
     name="wide",
     look="wide",
-    shapes=(Shape(192, 192, 89), Shape(192, 256, 65), Shape(256, 192, 65)),
+    shapes=(
+        Shape(192, 192, 89),
+        Shape(192, 256, 65),
+        Shape(192, 192, 89),
+        Shape(256, 192, 65),
+        Shape(192, 192, 89),
+        Shape(128, 128, 89),
+    ),
     manner=Manner(
         languages=tuple(LANGUAGES),
         whispered_share=0.06,

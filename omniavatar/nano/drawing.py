@@ -149,7 +149,7 @@ def regions(presenters: Presenters, pose: Pose, *, height: int, width: int) -> R
         mouth=place(
             shift_x,
             number["mouth_y"] + shift_y,
-            number["mouth_width"] * 1.22 * one,
+            number["mouth_width"] * 1.30 * one,
             0.30 * one,
             0.48 * one,
         ),

@@ -179,7 +179,7 @@ def _paint_mouth(area: Area) -> None:
     opening, width, rounding = area.mouth()
     smile = area.track("smile")
     x = area.face_x
-    wide = area.number("mouth_width") * (1 + 0.20 * (width - 0.3) + 0.10 * smile - 0.40 * rounding)
+    wide = area.number("mouth_width") * (1 + 0.30 * (width - 0.3) + 0.10 * smile - 0.40 * rounding)
     u = (x / wide).clamp(-1, 1)
     bend = 1 - u.square()
     bow = bend.sqrt()

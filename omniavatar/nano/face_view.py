@@ -8,14 +8,14 @@ from torch import Tensor
 
 from omniavatar.nano.canvas import lift
 from omniavatar.nano.presenters import Presenters
+from omniavatar.nano.reader import SIDE
 
-VIEW = 128
 _HEAD = 0.48
 """Half the head's width in half the view's: the middle of the first course's framings."""
 
 
 def face_view(frames: Tensor, presenters: Presenters) -> Tensor:
-    """Heads at rest cut out of wider pictures: [n, t, 3, h, w] uint8 -> [n, t, 3, 128, 128].
+    """Heads at rest cut out of wider pictures: [n, t, 3, h, w] uint8 -> [n, t, 3, SIDE, SIDE].
 
     Pictures of the first look show the head as the reader expects, and are given back.
     """
@@ -27,13 +27,13 @@ def face_view(frames: Tensor, presenters: Presenters) -> Tensor:
         presenters.numbers[name].to(frames.device) for name in ("centre_x", "centre_y", "size")
     )
     reach = size * half / _HEAD  # half the view, in pixels
-    steps = (torch.arange(VIEW, device=frames.device) + 0.5) / VIEW * 2 - 1
-    x = (middle_x * half)[:, None] + reach[:, None] * steps  # [n, 128] from the picture's middle
+    steps = (torch.arange(SIDE, device=frames.device) + 0.5) / SIDE * 2 - 1
+    x = (middle_x * half)[:, None] + reach[:, None] * steps  # [n, SIDE] from the picture's middle
     y = ((middle_y - lift(height, width)) * half)[:, None] + reach[:, None] * steps
     x, y = x / (width / 2), y / (height / 2)
     grid = torch.stack(
-        (x[:, None].expand(-1, VIEW, -1), y[:, :, None].expand(-1, -1, VIEW)), -1
-    )  # [n, 128, 128, 2]
+        (x[:, None].expand(-1, SIDE, -1), y[:, :, None].expand(-1, -1, SIDE)), -1
+    )  # [n, SIDE, SIDE, 2]
     views = []
     for clip, places in zip(frames, grid, strict=True):
         seen = F.grid_sample(

@@ -12,10 +12,9 @@ from torch import Tensor
 from omniavatar.nano.clips import SAMPLES_PER_ROW
 from omniavatar.nano.figures import Figure
 from omniavatar.nano.footage import at_size
-from omniavatar.nano.reader import READINGS, Reader
+from omniavatar.nano.reader import READINGS, SIDE, Reader
 from omniavatar.nano.train_speech_encoder import correlation
 
-READER_SIZE = 128
 MOST_LAG = 5
 CLOSED = 0.1
 """A mouth that is open by less than a tenth of the widest counts as closed."""
@@ -28,7 +27,7 @@ _BARS = {"opening": 0.93, "width": 0.75, "rounding": 0.75}
 
 def read_mouths(reader: Reader, frames: Tensor) -> Tensor:
     """[n, t, 3, h, w] uint8 -> [n, t, 3] opening, width and rounding."""
-    return torch.stack([reader.read(at_size(clip, READER_SIZE)) for clip in frames])
+    return torch.stack([reader.read(at_size(clip, SIDE)) for clip in frames])
 
 
 def envelope(samples: Tensor) -> Tensor:

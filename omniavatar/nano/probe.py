@@ -22,7 +22,7 @@ from omniavatar.nano.regions import inside
 from omniavatar.nano.sheet import write_sheet
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import correlation
-from omniavatar.nano.windows import LEAD_FRAMES, Latents, encode_clips
+from omniavatar.nano.windows import LEAD_FRAMES, Latents, encode_takes, take_clips
 
 
 class Probe:
@@ -57,7 +57,7 @@ class Probe:
             continuation_share=0.0,
             look=course.look,
         )
-        windows = encode_clips(self._clips, latents, build_tokenizer(VOCABULARY))
+        windows = encode_takes(take_clips(self._clips, build_tokenizer(VOCABULARY)), latents)
         self._windows = windows.hear(encoder)
 
     def score(

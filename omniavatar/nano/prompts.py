@@ -39,7 +39,7 @@ _FEELINGS = {
     "smiling": ("smiling", "with a smile", "with a happy smile", "smiling happily",
                 "with a friendly face", "looking happy"),
     "serious": ("looking serious", "with a serious face", "with a stern expression",
-                "with a serious expression", "looking sad"),
+                "with a serious expression"),
     "sad": ("looking sad", "with a sad face", "with a sad expression", "sadly"),
     "neutral": ("with a calm face", "with a neutral expression", "looking calm"),
 }  # fmt: skip
@@ -64,7 +64,7 @@ front background scene close shot clear natural gentle gently expressive emotion
 sings singing says saying explains presents host teacher doctor character avatar lady girl boy
 mouth lips eye into as this that they he she it i you we one two some from for by out not
 big small tall thick thin soft warm cool bright colorful beautiful handsome cute funny
-surprised angry relaxed confident professional turns moves shakes tilts raises eyebrows slightly
+surprised sad angry relaxed confident professional turns moves shakes tilts raises eyebrows slightly
 """
 
 _HAIR_WORDS = {

@@ -12,12 +12,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 READINGS = ("opening", "width", "rounding")
+SIDE = 192
+"""Of the pictures that are read, in pixels."""
+
 _STAGES = ((32, 2), (64, 2), (64, 1), (96, 2), (96, 1), (128, 2), (128, 1))
 """Channels and stride of each convolution."""
 
 
 class Reader(nn.Module):
-    """Pictures of 128 x 128 pixels to opening, width and rounding, each about 0..1."""
+    """Pictures of `SIDE` x `SIDE` pixels to opening, width and rounding, each about 0..1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,12 +39,12 @@ class Reader(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """[n, 3, 128, 128] in -1..1 -> [n, 3]."""
+        """[n, 3, SIDE, SIDE] in -1..1 -> [n, 3]."""
         return self.head(self.features(frames))
 
     @torch.no_grad()
     def read(self, frames: Tensor) -> Tensor:
-        """[..., 3, 128, 128] uint8 -> [..., 3], some frames at a time."""
+        """[..., 3, SIDE, SIDE] uint8 -> [..., 3], some frames at a time."""
         flat = frames.flatten(0, -4)
         found = [self(part.float() / 127.5 - 1) for part in flat.split(128)]
         return torch.cat(found).unflatten(0, frames.shape[:-3])

@@ -17,14 +17,15 @@ from omniavatar.nano.probe import Probe
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import load_reader
 from omniavatar.nano.speech import SpeechBank
-from omniavatar.nano.training import Recipe, Trainer, train
+from omniavatar.nano.training import Recipe, Trainer, processes, rank, train
 from omniavatar.nano.windows import (
     EYE_WEIGHT,
     HEAD_WEIGHT,
     MOUTH_WEIGHT,
     Latents,
     Windows,
-    draw_windows,
+    draw_takes,
+    encode_takes,
     load_speech_encoder,
     read_windows,
 )
@@ -39,7 +40,7 @@ RECIPE = Recipe(
     warm_up=0.02,
     decay=0.9995,
 )
-LATER_RATE = 8e-4
+LATER_RATE = 1e-3
 """Highest rate for weights that begin another course."""
 
 NEW_CLIPS, NEW_CLIPS_EVERY_STEPS = 16, 40
@@ -89,8 +90,8 @@ def train_transformer(
         deadline=deadline,
         settings={
             "course": course.name,
-            "batch": [f"{course.batch(shape)} x {shape.name}" for shape in course.shapes],
-            "clips": sum(map(len, banks.values())),
+            "batch": [f"{course.batch(s)} x {s.name}" for s in dict.fromkeys(course.shapes)],
+            "clips": processes() * sum(map(len, banks.values())),
             "new_clips_a_step": NEW_CLIPS / NEW_CLIPS_EVERY_STEPS,
             "weights": [MOUTH_WEIGHT, EYE_WEIGHT, HEAD_WEIGHT],
             "parameters": sum(p.numel() for p in network.parameters()),
@@ -100,10 +101,12 @@ def train_transformer(
         trainer.go_on(earlier)
     if device.type == "cuda":
         network.transformer.compile_repeated_blocks()
-    torch.manual_seed(42 + trainer.record.steps)
-    generator = torch.Generator().manual_seed(42 + trainer.record.steps)
+    seed = 42 + trainer.record.steps + 100_000 * rank()
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     clips = min(28, *map(len, banks.values()))
     probe = Probe(held_out, latents, encoder, reader, course=course, clips=clips, device=device)
+    put = dict.fromkeys(banks, 0)
     trainer.prepared()
 
     def loss() -> Tensor:
@@ -113,9 +116,8 @@ def train_transformer(
         turn = steps // len(course.shapes)
         if turn % NEW_CLIPS_EVERY_STEPS == NEW_CLIPS_EVERY_STEPS - 1:
             count = min(max(1, NEW_CLIPS * 1088 // shape.tokens), len(bank))
-            new = draw_windows(
+            new = draw_takes(
                 speech,
-                latents,
                 tokenizer,
                 count,
                 course=course,
@@ -123,7 +125,8 @@ def train_transformer(
                 generator=generator,
                 device=device,
             )
-            bank.put(turn // NEW_CLIPS_EVERY_STEPS * count, new.hear(encoder))
+            bank.put(put[shape], encode_takes(new, latents).hear(encoder))
+            put[shape] += count
         chosen = torch.randint(len(bank), (course.batch(shape),), generator=generator).to(device)
         return velocity_loss(network, bank.take(chosen))
 
@@ -134,7 +137,7 @@ def train_transformer(
         probe=lambda: probe.score(trainer.average, sheet=sheet),
         probe_seconds=[60, 150, *range(300, int(seconds), 150)],
     )
-    if trainer.elapsed_seconds >= seconds:
+    if trainer.elapsed_seconds >= seconds and rank() == 0:
         _compare_settings(trainer, probe)
 
 
@@ -193,7 +196,7 @@ def velocity_loss(network: Generator, windows: Windows) -> Tensor:
 
 def _compare_settings(trainer: Trainer[Generator], probe: Probe) -> None:
     """Measure numbers of steps and strengths of guidance, to choose the defaults by."""
-    for steps in (4, 6, 8):
+    for steps in (2, 3, 4, 8):
         for guidance in (1.0, 1.5, 2.0):
             scores = probe.score(trainer.average, steps=steps, guidance=guidance)
             trainer.probe(steps=steps, guidance=guidance, **scores)

@@ -1,5 +1,8 @@
 """What every training part shares: a budget of seconds, a moving average, a checkpoint, a record.
 
+Under `torchrun` several processes train one network: each has data of its own, their gradients are
+averaged, and the first one's clock, probes and checkpoint are those of all.
+
 A part stops when its seconds are used up, not after a number of steps, because the card's time is
 what is scarce. The learning rate follows the share of the budget that is used, so a run that is
 interrupted and resumed walks the same curve as one that is not.
@@ -9,6 +12,7 @@ import copy
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,11 +20,33 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+def rank() -> int:
+    """Number of this process among those that train together; 0 where it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def processes() -> int:
+    """How many train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def join_others(device: torch.device) -> torch.device:
+    """Meet the other processes that `torchrun` started, if it did; this one's share of `device`."""
+    if "RANK" not in os.environ:
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +147,12 @@ class Trainer(Generic[Network]):
         folder.mkdir(parents=True, exist_ok=True)
         if self._checkpoint.exists():
             self._load()
+        self.record.settings["processes"] = processes()
         self._started = time.monotonic() - self.record.seconds
         self._saved = time.monotonic()
+        # Values on the host need a way of their own, beside the gradients'.
+        self._clocks = dist.new_group(backend="gloo") if processes() > 1 else None
+        self._told = (self.record.seconds, False)
 
     @property
     def _checkpoint(self) -> Path:
@@ -130,8 +160,8 @@ class Trainer(Generic[Network]):
 
     @property
     def elapsed_seconds(self) -> float:
-        """Spent on training so far, over all calls."""
-        return time.monotonic() - self._started
+        """Spent on training so far, over all calls; of all processes the first one's."""
+        return self._told[0] if processes() > 1 else time.monotonic() - self._started
 
     @property
     def progress(self) -> float:
@@ -141,13 +171,15 @@ class Trainer(Generic[Network]):
     @property
     def running(self) -> bool:
         """True while there is time left in this call."""
-        return self.elapsed_seconds < self._seconds and time.monotonic() < self._deadline
+        overdue = self._told[1] if processes() > 1 else time.monotonic() >= self._deadline
+        return self.elapsed_seconds < self._seconds and not overdue
 
     def prepared(self) -> None:
         """Start the clock now: what came before was preparation, and is recorded as such."""
-        spent = self.elapsed_seconds - self.record.seconds
+        spent = time.monotonic() - self._started - self.record.seconds
         self.record.preparation_seconds += spent
         self._started += spent
+        self._told = self._read_clock()
 
     def go_on(self, record: dict[str, Any]) -> None:
         """Continue the record, and so the learning rate, of a run whose checkpoint is gone."""
@@ -158,6 +190,9 @@ class Trainer(Generic[Network]):
     def step(self, loss: Tensor, *, log_every: int = 100, save_every_seconds: float = 120) -> None:
         """Take one step down the loss."""
         loss.backward()
+        if processes() > 1:
+            self._average_gradients()
+            self._told = self._read_clock()
         torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
         rate = self.recipe.rate(self.progress)
         for group in self._optimiser.param_groups:
@@ -183,6 +218,8 @@ class Trainer(Generic[Network]):
 
     def save(self) -> None:
         """Write checkpoint and record; a checkpoint is complete or not there."""
+        if rank():
+            return
         self.record.seconds = round(self.elapsed_seconds, 1)
         partial = self._checkpoint.with_suffix(".partial")
         state = {
@@ -209,6 +246,23 @@ class Trainer(Generic[Network]):
         self._optimiser.load_state_dict(state["optimiser"])
         self.go_on(json.loads(state["record"]))
         logger.info("%s goes on at %.0f s", self.record.part, self.record.seconds)
+
+    def _average_gradients(self) -> None:
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        parts = together.div_(processes()).split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(
+            gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
+        )
+
+    def _read_clock(self) -> tuple[float, bool]:
+        """Seconds so far, and whether this call's time is over: what the first process says."""
+        now = time.monotonic()
+        told = torch.tensor([now - self._started, float(now >= self._deadline)], dtype=torch.double)
+        if self._clocks is not None:
+            dist.broadcast(told, 0, group=self._clocks)
+        return told[0].item(), bool(told[1])
 
     def _update_average(self) -> None:
         steps = self.record.steps
@@ -248,12 +302,13 @@ def train(
 ) -> None:
     """Step until the time is over, probe at the given seconds and at the end, and save."""
     due = sorted(s for s in probe_seconds if s > trainer.elapsed_seconds)
+    is_first = rank() == 0
     while trainer.running:
         trainer.step(loss())
-        if probe is not None and due and trainer.elapsed_seconds >= due[0]:
+        if probe is not None and is_first and due and trainer.elapsed_seconds >= due[0]:
             due.pop(0)
             trainer.probe(**probe())
-    if probe is not None:
+    if probe is not None and is_first:
         trainer.probe(**probe())
     trainer.save()
 

@@ -8,7 +8,8 @@ Those frames went through the VAE twice, as what a chunk hands on has.
 
 import logging
 import time
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +31,7 @@ from omniavatar.nano.rough_speech import roughen
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import normalise
 from omniavatar.nano.train_vae import to_channels_last
+from omniavatar.nano.training import processes, rank
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +88,54 @@ def load_speech_encoder(weights: Path, device: torch.device) -> Wav2Vec2Model:
     return encoder.eval().requires_grad_(False).to(device)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
+class Examples:
+    """Dataclasses of tensors whose first axis counts examples."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with every tensor changed."""
+        return type(self)(**{f.name: change(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """All examples in one."""
+        names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+    def write(self, path: Path) -> None:
+        """Write to a file, which is complete or not there."""
+        partial = path.with_suffix(".partial")
+        torch.save({f.name: getattr(self, f.name) for f in fields(self)}, partial)  # type: ignore[arg-type]
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path, device: torch.device) -> Self:
+        """Read what `write` wrote."""
+        return cls(**torch.load(path, map_location=device, weights_only=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Takes(Examples):
+    """Drawn clips before the VAE has seen them: so they can be drawn while it is being trained.
+
+    Attributes:
+        frames: [n, t + LEAD_FRAMES, 3, 8h, 8w] uint8. A first window begins with the first of
+            them, a continuation after the lead.
+        reference: [n, 3, 8h, 8w] uint8.
+        speech, rows, prompt, weights: see `Windows`.
+        continues: [n] bool.
+    """
+
+    frames: Tensor
+    reference: Tensor
+    speech: Tensor
+    rows: Tensor
+    prompt: Tensor
+    weights: Tensor
+    continues: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows(Examples):
     """Training examples on one device.
 
     Attributes:
@@ -121,7 +169,7 @@ class Windows:
 
     def take(self, chosen: Tensor) -> "Windows":
         """The examples of these numbers."""
-        return Windows(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+        return self.map(lambda tensor: tensor[chosen])
 
     def put(self, start: int, other: "Windows") -> None:
         """Overwrite some examples, going round at the end."""
@@ -138,31 +186,11 @@ class Windows:
                 encode_batch(encoder, part.flatten(1).float(), frames=rows).half()
                 for part in self.speech.split(128)
             ]
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Windows(**{**values, "speech": torch.cat(heard)})
-
-    @classmethod
-    def join(cls, parts: "list[Windows]") -> "Windows":
-        """All examples in one."""
-        return Windows(
-            **{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)}
-        )
-
-    def write(self, path: Path) -> None:
-        """Write to a file, which is complete or not there."""
-        partial = path.with_suffix(".partial")
-        torch.save({f.name: getattr(self, f.name) for f in fields(self)}, partial)
-        partial.replace(path)
-
-    @classmethod
-    def read(cls, path: Path, device: torch.device) -> "Windows":
-        """Read what `write` wrote."""
-        return Windows(**torch.load(path, map_location=device, weights_only=True))
+        return replace(self, speech=torch.cat(heard))
 
 
-def draw_windows(
+def draw_takes(
     speech: SpeechBank,
-    latents: Latents,
     tokenizer: PreTrainedTokenizerFast,
     count: int,
     *,
@@ -170,8 +198,8 @@ def draw_windows(
     shape: Shape,
     generator: torch.Generator,
     device: torch.device,
-) -> Windows:
-    """Draw clips and encode their pictures; their speech is left as samples."""
+) -> Takes:
+    """Draw clips; their speech is left as samples."""
     clips = sample_clips(
         speech,
         count=count,
@@ -182,43 +210,86 @@ def draw_windows(
         device=device,
         look=course.look,
     )
-    return encode_clips(clips, latents, tokenizer, rough=course.rough)
+    return take_clips(clips, tokenizer, rough=course.rough)
 
 
-@torch.no_grad()
-def encode_clips(
-    clips: Clips, latents: Latents, tokenizer: PreTrainedTokenizerFast, *, rough: bool = False
-) -> Windows:
-    """Clips of `LEAD_FRAMES` more frames than a window -> what the transformer sees of them.
-
-    A first window begins with the clip's first frame, a continuation after the lead.
+def take_clips(clips: Clips, tokenizer: PreTrainedTokenizerFast, *, rough: bool = False) -> Takes:
+    """Of clips of `LEAD_FRAMES` more frames than a window, what training needs.
 
     Args:
         rough: whether half of the speech comes with noise, music and rooms.
     """
-    device = clips.frames.device
-    start = LEAD_FRAMES * clips.is_continuation.long()
-    length = clips.frames.shape[1] - LEAD_FRAMES
-    frame = start[:, None] + torch.arange(length, device=device)  # [n, t]
-    clip = torch.arange(len(frame), device=device)[:, None]
-    with torch.autocast(device.type, torch.bfloat16):
-        video = clips.frames[clip, frame].float() / 127.5 - 1
-        truth = latents.encode(rearrange(video, "n t c h w -> n c t h w"))
-        reference = latents.encode(clips.reference[:, :, None].float() / 127.5 - 1)[:, :, 0]
-        prefix = truth[:, :, :KNOWN_LATENTS].clone()
-        if clips.is_continuation.any():
-            prefix[clips.is_continuation] = _hand_on(clips, latents)
+    clip, frame = _shown(clips.frames, clips.is_continuation)
     waveform = roughen(clips.waveform) if rough else clips.waveform
+    return Takes(
+        frames=clips.frames,
+        reference=clips.reference,
+        speech=normalise(waveform).unflatten(1, (-1, SAMPLES_PER_ROW)).half(),
+        rows=clips.audio_rows()[clip, frame],
+        prompt=tokenize(tokenizer, clips.prompts).to(clips.frames.device),
+        weights=_cell_weights(clips, clip, frame).half(),
+        continues=clips.is_continuation,
+    )
+
+
+@torch.no_grad()
+def encode_takes(takes: Takes, latents: Latents) -> Windows:
+    """What the transformer sees of them."""
+    clip, frame = _shown(takes.frames, takes.continues)
+    with torch.autocast(takes.frames.device.type, torch.bfloat16):
+        video = takes.frames[clip, frame].float() / 127.5 - 1
+        truth = latents.encode(rearrange(video, "n t c h w -> n c t h w"))
+        reference = latents.encode(takes.reference[:, :, None].float() / 127.5 - 1)[:, :, 0]
+        prefix = truth[:, :, :KNOWN_LATENTS].clone()
+        if takes.continues.any():
+            prefix[takes.continues] = _hand_on(takes, latents)
     return Windows(
         latents=truth.half(),
         prefix=prefix.half(),
         reference=reference.half(),
-        speech=normalise(waveform).unflatten(1, (-1, SAMPLES_PER_ROW)).half(),
-        rows=clips.audio_rows()[clip, frame],
-        prompt=tokenize(tokenizer, clips.prompts).to(device),
-        weights=_cell_weights(clips, clip, frame).half(),
-        known=torch.where(clips.is_continuation, KNOWN_LATENTS, 1),
+        speech=takes.speech,
+        rows=takes.rows,
+        prompt=takes.prompt,
+        weights=takes.weights,
+        known=torch.where(takes.continues, KNOWN_LATENTS, 1),
     )
+
+
+def write_takes(
+    speech: SpeechBank,
+    *,
+    folder: Path,
+    clips: int,
+    number: int,
+    course: Course,
+    deadline: float,
+    device: torch.device,
+) -> None:
+    """Draw into `folder/takes-<shape>-<number>-<part>.pt`, as many as the time allows.
+
+    Args:
+        clips: over all shapes, which take turns.
+        number: of this process, if several share the work.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer(VOCABULARY)
+    generator = torch.Generator().manual_seed(5000 + number)
+    done = part = 0
+    while done < clips and time.monotonic() < deadline:
+        for shape in course.shapes:
+            count = max(1, min(_at_once(shape), clips - done))
+            takes = draw_takes(
+                speech,
+                tokenizer,
+                count,
+                course=course,
+                shape=shape,
+                generator=generator,
+                device=device,
+            )
+            takes.write(folder / f"takes-{shape.name}-{number}-{part}.pt")
+            done, part = done + count, part + 1
+    logger.info("takes %d: %d clips", number, done)
 
 
 def write_windows(
@@ -228,51 +299,71 @@ def write_windows(
     folder: Path,
     clips: int,
     number: int,
+    shares: int = 1,
+    takes: Path | None = None,
     course: Course,
     deadline: float,
     device: torch.device,
 ) -> None:
-    """Draw windows into `folder/windows-<shape>-<number>.pt`, as many as the time allows.
-
-    Several processes with different numbers share the work.
+    """Write windows to `folder/windows-<shape>-<number>.pt`: those drawn, and more as time allows.
 
     Args:
-        clips: windows over all shapes, which take turns.
+        clips: windows to draw over all shapes, which take turns.
+        number: of this process, of `shares` that share the work.
+        takes: folder of clips that were drawn before, of which each process encodes its share.
     """
     latents, tokenizer = Latents.load(weights, device), build_tokenizer(VOCABULARY)
     generator = torch.Generator().manual_seed(1000 + number)
     parts: dict[Shape, list[Windows]] = {shape: [] for shape in course.shapes}
     done = 0
-    while done < clips and time.monotonic() < deadline:
-        for shape, of_shape in parts.items():
-            count = max(1, min(96 * 1088 // shape.tokens, clips - done))
-            of_shape.append(
-                draw_windows(
-                    speech,
-                    latents,
-                    tokenizer,
-                    count,
-                    course=course,
-                    shape=shape,
-                    generator=generator,
-                    device=device,
-                )
+    for shape, of_shape in parts.items():
+        drawn = sorted(takes.glob(f"takes-{shape.name}-*.pt")) if takes is not None else []
+        for path in drawn[number::shares]:
+            of_shape.append(encode_takes(Takes.read(path, device), latents))
+            done += len(of_shape[-1])
+    logger.info("windows %d: %d clips encoded", number, done)
+    drawn_here = 0
+    while drawn_here < clips and time.monotonic() < deadline:
+        for shape in course.shapes:
+            count = max(1, min(_at_once(shape), clips - drawn_here))
+            new = draw_takes(
+                speech,
+                tokenizer,
+                count,
+                course=course,
+                shape=shape,
+                generator=generator,
+                device=device,
             )
-            done += count
+            parts[shape].append(encode_takes(new, latents))
+            drawn_here += count
     for shape, of_shape in parts.items():
         Windows.join(of_shape).write(folder / f"windows-{shape.name}-{number}.pt")
-    logger.info("windows %d: %d clips", number, done)
+    logger.info("windows %d: %d clips", number, done + drawn_here)
+
+
+def _at_once(shape: Shape) -> int:
+    """Clips of this shape that are drawn together."""
+    return max(1, 96 * 1088 // shape.tokens)
+
+
+def _shown(frames: Tensor, continues: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers of the clips [n, 1] and of the frames [n, t] that a window shows."""
+    start = LEAD_FRAMES * continues.long()
+    length = frames.shape[1] - LEAD_FRAMES
+    steps = torch.arange(length, device=frames.device)
+    return torch.arange(len(frames), device=frames.device)[:, None], start[:, None] + steps
 
 
 def read_windows(
     folder: Path, shape: Shape, encoder: Wav2Vec2Model, device: torch.device
 ) -> Windows:
-    """All windows of one shape in the folder, heard.
+    """All windows of one shape in the folder, or this process's share of the files, heard.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    paths = sorted(folder.glob(f"windows-{shape.name}-*.pt"))
+    paths = sorted(folder.glob(f"windows-{shape.name}-*.pt"))[rank() :: processes()]
     if not paths:
         raise FileNotFoundError(
             f"{folder} holds no windows of {shape.name}. "
@@ -293,9 +384,9 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: tuple[str, ...]) -> Te
     return F.pad(found["input_ids"], (0, 1), value=PAD)
 
 
-def _hand_on(clips: Clips, latents: Latents) -> Tensor:
+def _hand_on(takes: Takes, latents: Latents) -> Tensor:
     """Prefix latents of the continuation windows: decoded, and encoded again."""
-    frames = clips.frames[clips.is_continuation, : LEAD_FRAMES + OVERLAP_FRAMES]
+    frames = takes.frames[takes.continues, : LEAD_FRAMES + OVERLAP_FRAMES]
     video = rearrange(frames.float() / 127.5 - 1, "n t c h w -> n c t h w")
     decoded = latents.decode(latents.encode(video))
     return latents.encode(decoded[:, :, LEAD_FRAMES:])
