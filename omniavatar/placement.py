@@ -49,10 +49,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Give memory that nothing refers to any more back to the device."""
+    """Give memory that nothing refers to any more back to the device and to the host."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+        torch._C._host_emptyCache()  # pinned memory; `torch.accelerator` names it from 2.13 on
 
 
 def _place(
@@ -67,6 +68,8 @@ def _place(
     if not is_offloaded:
         network.to(placement.device)
     elif part == TRANSFORMER:
+        if placement.pinned:
+            _pin(network.blocks)
         # What is not a block is little, is used at every step, and is partly called by itself.
         with _hidden(network, keep="blocks"):
             apply_group_offloading(
@@ -88,6 +91,12 @@ def _place(
             offload_device=CPU,
             offload_type="leaf_level",
         )
+
+
+def _pin(network: nn.Module) -> None:
+    """Pin weights one by one: the hooks would pin all of them beside all of them."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.pin_memory()
 
 
 def _unhook(network: nn.Module) -> None:

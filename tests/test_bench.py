@@ -78,3 +78,13 @@ def test_the_command_writes_the_figures_that_it_prints(tmp_path, capsys):
     figures = json.loads(file.read_text("utf-8"))
     assert figures["kind"] == "chunk"
     assert f"{figures['rate']:.4g}" in capsys.readouterr().out
+
+
+def test_the_command_measures_the_tiers_that_are_named(tmp_path):
+    file = tmp_path / "figures.json"
+    quick = ("--tokens", "64", "--steps", "1")
+    main(["bench", "--random-weights", "nano", "--tiers", "8GB", *quick, "--json", str(file)])
+    [tier] = json.loads(file.read_text("utf-8"))["tiers"]
+    assert tier["memory"] == "8GB"
+    assert tier["step_seconds"] > 0
+    assert tier["problem"] is None

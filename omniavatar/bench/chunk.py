@@ -227,7 +227,6 @@ def measure_chunk(
     rate = branches * flops / step_seconds
     each_chunk = ("audio terms", "encode", "decode", "pixels")
     chunk_seconds = spec.steps * step_seconds + sum(stages.seconds[name] for name in each_chunk)
-    is_cuda = device.type == "cuda"
     return ChunkReport(
         model=spec.name,
         machine=Machine.of(device),
@@ -251,7 +250,7 @@ def measure_chunk(
         compile_seconds=max(0.0, first - step_seconds) if compiled else 0.0,
         stages={**stages.seconds, "denoise": step_seconds},
         peak_bytes=stages.peak_bytes,
-        reserved_bytes=torch.cuda.max_memory_reserved(device) if is_cuda else None,
+        reserved_bytes=stages.reserved_bytes,
         host_bytes=peak_host_bytes(),
         steps=spec.steps,
         chunk_seconds=chunk_seconds,

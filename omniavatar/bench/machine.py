@@ -56,11 +56,13 @@ class Stages:
     Attributes:
         seconds: by stage.
         peak_bytes: by stage; empty where the device does not tell.
+        reserved_bytes: most in all of them, with the gaps between; None likewise.
     """
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
+    reserved_bytes: int | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -74,6 +76,8 @@ class Stages:
         self.seconds[name] = time.perf_counter() - began
         if is_cuda:
             self.peak_bytes[name] = torch.cuda.max_memory_allocated(self.device)
+            reserved = torch.cuda.max_memory_reserved(self.device)
+            self.reserved_bytes = max(reserved, self.reserved_bytes or 0)
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:

@@ -1,15 +1,15 @@
 """What each memory tier takes and costs, on a card whose memory is held to the tier's."""
 
 import dataclasses
-import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from omniavatar.bench.chunk import Shape, make_inputs, make_sampler
-from omniavatar.bench.machine import Machine, Stages, seconds_of
+from omniavatar.bench.machine import Machine, Stages, peak_host_bytes
 from omniavatar.bench.random_networks import random_models
 from omniavatar.errors import InputError
 from omniavatar.flops import transformer_flops
@@ -21,8 +21,9 @@ from omniavatar.memory import (
     arrange,
     choose_placement,
     describe,
+    step_down,
 )
-from omniavatar.placement import place, release
+from omniavatar.placement import is_out_of_memory, place, release
 from omniavatar.speed import has_hooks, set_compiled
 from omniavatar.stages.denoise import denoise
 from omniavatar.stages.latents import decode_latents
@@ -41,6 +42,7 @@ class Tier:
         limit_bytes: what torch was held to, the smallest one's; more is an error.
         placement: what was chosen, in words; None when nothing fits, and `problem` says why.
         peak_bytes, reserved_bytes: most that was taken of the device, without and with the gaps.
+        host_bytes: most that the process held up to then, from making the networks on.
         step_seconds: of a step with guidance.
         rate: operations a second of such a step.
         stages: seconds of each other stage of a chunk.
@@ -52,6 +54,7 @@ class Tier:
     placement: str | None = None
     peak_bytes: int | None = None
     reserved_bytes: int | None = None
+    host_bytes: int | None = None
     step_seconds: float | None = None
     rate: float | None = None
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -85,7 +88,8 @@ def measure_tiers(
 ) -> TierReport:
     """Measure each tier with random weights; those that get the same placement at once.
 
-    The host's memory is taken to be enough.
+    The host's memory is taken to be enough. What runs out of the device's all the same is told as
+    a problem, and followed by the next arrangement that takes less.
 
     Args:
         device, dtype: None chooses by what the machine has.
@@ -107,16 +111,16 @@ def measure_tiers(
         else:
             found.setdefault(placement, []).append(memory)
     for placement, names in found.items():
-        nothing = Tier(
-            memory=", ".join(names), limit_bytes=_limit(names[0]), placement=describe(placement)
-        )
-        with _Held(placement.device) as held:
-            try:
-                tier = _measure(spec, shape, placement, nothing, held, steps, compile_blocks)
-            except torch.OutOfMemoryError as error:
-                tier = replace(nothing, problem=str(error).splitlines()[0])
-        results.append(tier)
-        gc.collect()
+        nothing = Tier(memory=", ".join(names), limit_bytes=_limit(names[0]))
+        tried: Placement | None = placement
+        while tried is not None:
+            tier = _try(spec, shape, tried, nothing, steps=steps, compile_blocks=compile_blocks)
+            results.append(tier)
+            release(chosen.device)
+            has_failed = tier.problem is not None
+            tried = (
+                step_down(tried, footprint_of_spec(spec), work, host=None) if has_failed else None
+            )
     machine = Machine.of(chosen.device)
     return TierReport(model=spec.name, machine=machine, tokens=shape.tokens, tiers=tuple(results))
 
@@ -125,45 +129,65 @@ def _limit(memory: str) -> int:
     return round((tier_bytes(memory) or 0) * USABLE)
 
 
+def _try(
+    spec: ModelSpec,
+    shape: Shape,
+    placement: Placement,
+    tier: Tier,
+    *,
+    steps: int,
+    compile_blocks: bool,
+) -> Tier:
+    tier = replace(tier, placement=describe(placement))
+    try:
+        return _measure(spec, shape, placement, tier, steps=steps, compile_blocks=compile_blocks)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return replace(tier, problem=str(error).splitlines()[0])
+
+
 def _measure(
     spec: ModelSpec,
     shape: Shape,
     placement: Placement,
     tier: Tier,
-    held: "_Held",
+    *,
     steps: int,
     compile_blocks: bool,
 ) -> Tier:
     device, dtype = placement.device, placement.dtype
     models = random_models(spec, device=device, dtype=dtype)
-    # Drawing them has cut the device's memory up: what they leave behind counts for the limit.
+    # Drawing them takes more than a small card has, and cuts what it takes up.
     for network in (models.transformer, models.text_encoder, models.vae, models.speech_encoder):
         network.to("cpu")
     release(device)
-    place(models, placement)
-    held.to(tier.limit_bytes)
-    compiled = compile_blocks and device.type == "cuda" and not has_hooks(models.transformer)
-    set_compiled(models.transformer, compiled)
+    with _held_to(tier.limit_bytes, device):
+        place(models, placement)
+        compiled = compile_blocks and device.type == "cuda" and not has_hooks(models.transformer)
+        set_compiled(models.transformer, compiled)
 
-    stages = Stages(device)
-    inputs = make_inputs(models, spec, shape, stages, device=device, dtype=dtype)
-    sampler = make_sampler(1, spec, dtype=dtype)
-    with stages.stage("first step"):
-        [step] = denoise(models.transformer, inputs, sampler)
-    assert step.latents.isfinite().all(), "random weights keep numbers finite"
-    timed = replace(
-        sampler, schedule=make_schedule(steps, shift=spec.shift), skips=(False,) * steps
-    )
-    step_seconds = seconds_of(lambda: list(denoise(models.transformer, inputs, timed)), device)
-    step_seconds /= steps
-    for _ in range(2):
-        with stages.stage("decode"):
-            decode_latents(models.vae, step.latents)
+        stages = Stages(device)
+        inputs = make_inputs(models, spec, shape, stages, device=device, dtype=dtype)
+        sampler = make_sampler(1, spec, dtype=dtype)
+        with stages.stage("first step"):
+            [step] = denoise(models.transformer, inputs, sampler)
+        assert step.latents.isfinite().all(), "random weights keep numbers finite"
+        timed = replace(
+            sampler, schedule=make_schedule(steps, shift=spec.shift), skips=(False,) * steps
+        )
+        with stages.stage("steps"):
+            list(denoise(models.transformer, inputs, timed))
+        step_seconds = stages.seconds.pop("steps") / steps
+        for _ in range(2):
+            with stages.stage("decode"):
+                decode_latents(models.vae, step.latents)
     flops = len(sampler.guidance.branches) * transformer_flops(spec, tokens=shape.tokens)
     return replace(
         tier,
         peak_bytes=max(stages.peak_bytes.values(), default=None),
-        reserved_bytes=held.reserved(),
+        reserved_bytes=stages.reserved_bytes,
+        host_bytes=peak_host_bytes(),
         step_seconds=step_seconds,
         rate=flops / step_seconds,
         stages=stages.seconds,
@@ -171,26 +195,15 @@ def _measure(
     )
 
 
-class _Held:
-    """Hold torch to a part of the card's memory until the block is left."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def __enter__(self) -> "_Held":
-        return self
-
-    def to(self, limit: int) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self._device)
-            total = torch.cuda.get_device_properties(self._device).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total))
-
-    def reserved(self) -> int | None:
-        is_cuda = self._device.type == "cuda"
-        return torch.cuda.max_memory_reserved(self._device) if is_cuda else None
-
-    def __exit__(self, *_: object) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(1.0)
+@contextmanager
+def _held_to(limit: int, device: torch.device) -> Iterator[None]:
+    """Hold torch to a part of the card's memory: asking for more is an error."""
+    if device.type != "cuda":
+        yield
+        return
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)

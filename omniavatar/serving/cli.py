@@ -420,7 +420,11 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
         "--compare", choices=("diffusers",), help="take turns with the library's own transformer"
     )
     chunk.add_argument(
-        "--tiers", action="store_true", help="measure each memory tier, torch held to its size"
+        "--tiers",
+        nargs="*",
+        choices=MEMORY_TIERS,
+        metavar="TIER",
+        help="measure these memory tiers (default: each), torch held to their size",
     )
     chunk.add_argument("--uncompiled", action="store_true", help="do not compile the blocks")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures here as well")
@@ -458,10 +462,10 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         )
         return measure(pipeline, seconds=options.seconds).to_mapping()
     spec = CATALOG[options.random_weights]
-    if options.tiers or options.memory:
+    if options.tiers is not None or options.memory:
         return measure_tiers(
             spec,
-            tiers=(options.memory,) if options.memory else MEMORY_TIERS,
+            tiers=(options.memory,) if options.memory else options.tiers or MEMORY_TIERS,
             tokens=options.tokens,
             steps=options.steps,
             compile_blocks=not options.uncompiled,
