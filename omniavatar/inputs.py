@@ -75,6 +75,7 @@ def read_inputs(request: GenerationRequest, spec: ModelSpec) -> Inputs:
     Raises:
         InputError: the picture, the recording or a setting can not be used.
     """
+    spec = spec.at_resolution(request.resolution)
     request = request.with_defaults(
         prompt=spec.prompt,
         negative_prompt=spec.negative_prompt,

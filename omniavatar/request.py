@@ -107,6 +107,9 @@ class GenerationRequest:
         step=0.1,
         unit="seconds",
     )
+    resolution: Literal["standard", "small"] = _setting(
+        "standard", "small videos are quicker to make, where the model has them", "advanced"
+    )
     steps: int | None = _setting(
         None, "denoising steps: more is slower and finer", "basic", minimum=1, maximum=100, step=1
     )

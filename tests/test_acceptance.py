@@ -48,6 +48,7 @@ def one_video_for_all(tmp_path, monkeypatch):
     request = GenerationRequest(
         image=write_portrait(tmp_path / "portrait.png"),
         audio=write_voice(tmp_path / "voice.wav", 0.4),
+        resolution="small",
         steps=1,
         guidance=1.0,
         max_tokens=256,

@@ -54,11 +54,11 @@ def test_page_about_the_api_explains_every_setting_with_its_range(client):
 
 def test_preflight_tells_what_the_video_would_be(client, files):
     report, framing = client.predict(**files, audio_seconds=0.4, api_name="/preflight")
-    assert (report["width"], report["height"], report["chunks"]) == (128, 128, 1)
+    assert (report["width"], report["height"], report["chunks"]) == (192, 192, 1)
     assert report["video_seconds"] == pytest.approx(0.4)
     assert report["estimated_seconds"] > 0
     assert any("0.40 seconds" in warning for warning in report["warnings"])
-    assert Image.open(framing).size == (128, 128)
+    assert Image.open(framing).size == (192, 192)
 
 
 def test_estimate_grows_with_the_steps_and_the_models(client, files):

@@ -14,7 +14,13 @@ from omniavatar.serving.jobs import Jobs
 from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.store import StoreSettings
 
-QUICK = {"steps": 1, "guidance": 1.0, "max_tokens": 300, "overlap_frames": 1}
+QUICK = {
+    "resolution": "small",
+    "steps": 1,
+    "guidance": 1.0,
+    "max_tokens": 300,
+    "overlap_frames": 1,
+}
 
 
 def places(tmp_path, *names):

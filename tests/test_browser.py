@@ -18,7 +18,7 @@ def visit(browser, app):
 def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, folder):
     page = visit.page
     visit.upload(folder / "face.png", folder / "voice.wav")
-    expect(page.locator("#framing")).to_contain_text("128 × 128")
+    expect(page.locator("#framing")).to_contain_text("192 × 192")
     expect(page.locator("#voice")).to_contain_text("1.0 seconds of video, made in one part")
     expect(page.locator("#estimate")).to_contain_text("Takes")
     visit.press("Friendly")
@@ -33,7 +33,7 @@ def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, folder):
     expect(page.locator("#preview img")).to_be_visible()
     visit.expect_status("25 frames")
     seen = visit.play("#video video", 0.5)
-    assert seen["width"] == 128
+    assert seen["width"] == 192
     assert seen["seconds"] == pytest.approx(1.0, abs=0.05)
     expect(page.locator("#preview")).to_be_hidden()
     visit.unfold("Advanced settings")

@@ -30,8 +30,12 @@ def test_every_entry_can_chain_chunks_at_each_of_its_sizes():
 
 def test_nano_makes_the_chunks_that_it_was_trained_on():
     nano = CATALOG["nano"]
-    assert nano.sizes == ((128, 128),)
-    assert frames_per_chunk(nano.max_tokens, 128, 128) == 65
+    assert nano.sizes == ((192, 192), (256, 192), (192, 256))
+    chunks = [frames_per_chunk(nano.max_tokens, *size) for size in nano.sizes]
+    assert chunks == [89, 65, 65]  # as it was trained
+    small = nano.at_resolution("small")
+    assert small.sizes == ((128, 128),)
+    assert frames_per_chunk(small.max_tokens, 128, 128) == 89
 
 
 @pytest.mark.parametrize("name", ["1.3B", "14B"])

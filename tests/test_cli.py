@@ -142,7 +142,7 @@ def test_models_lists_the_catalog(capsys):
         ("generate --request notes.txt", "notes.txt"),
         ("generate --request list.json", "list.json"),
         ("generate --request unknown.json", "loudness"),
-        ("generate face.png voice.wav --aspect landscape", "nano"),
+        ("generate face.png voice.wav --resolution small --aspect landscape", "nano"),
         ("generate face.png voice.wav --output absent/out.mp4", "absent"),
         ("generate face.png voice.wav --weights absent", "absent"),
         ("generate face.png voice.wav --model 14B", "14B"),
@@ -169,14 +169,14 @@ def test_what_cannot_be_done_is_one_sentence_and_status_2(words, told, folder, m
 def test_check_tells_size_length_and_warnings_and_makes_nothing(folder):
     before = set(folder.iterdir())
     told = run("check", "face.png", "voice.wav", "--audio-seconds", 0.4, folder=folder).stdout
-    assert "128 x 128 pixels" in told
+    assert "192 x 192 pixels" in told
     assert "0.4 seconds of video, made in one part" in told
     assert "note: Only 0.40 seconds" in told
     assert set(folder.iterdir()) == before
     framing = folder / "framing.png"
     told = run("check", "face.png", "voice.wav", "--json", "--framing", framing, folder=folder)
     assert json.loads(told.stdout)["video_seconds"] == 1
-    assert Image.open(framing).size == (128, 128)
+    assert Image.open(framing).size == (192, 192)
     framing.unlink()
 
 

@@ -53,10 +53,16 @@ def test_names_that_are_no_settings_are_passed_over():
     assert settings_without_effect(LARGE, {"model": "14B"}) == settings_without_effect(LARGE, {})
 
 
-def test_aspect_of_a_model_with_one_size():
-    reasons = settings_without_effect(CATALOG["nano"], {})
-    assert reasons["aspect"] == "All videos of nano are 128x128 pixels."
+def test_aspect_of_a_resolution_with_one_size():
+    reasons = settings_without_effect(CATALOG["nano"], {"resolution": "small"})
+    assert reasons["aspect"] == "All such videos of nano are 128x128 pixels."
+    assert "aspect" not in without_effect(CATALOG["nano"])
     assert "aspect" not in without_effect()
+
+
+def test_resolution_of_a_model_with_one():
+    assert "resolution" in without_effect()
+    assert "resolution" not in without_effect(CATALOG["nano"])
 
 
 def test_step_cache_of_a_model_without_constants_needs_those_of_14B():

@@ -27,7 +27,13 @@ from omniavatar.serving import handler
 from omniavatar.serving.handler import Worker
 from omniavatar.serving.settings import WorkerSettings
 
-QUICK = {"steps": 1, "guidance": 1, "max_tokens": 256, "overlap_frames": 1}
+QUICK = {
+    "resolution": "small",
+    "steps": 1,
+    "guidance": 1,
+    "max_tokens": 256,
+    "overlap_frames": 1,
+}
 COMES_WITH_AN_ANSWER = {
     *("video", "duration_seconds", "frames", "fps", "width", "height", "seed"),
     *("settings", "timings", "worker"),

@@ -14,7 +14,13 @@ from omniavatar.serving.pipelines import Pipelines
 from omniavatar.serving.store import StoreSettings
 
 # Chunks of 17 frames in one forward each, which two cores make in well under a second.
-QUICK = {"steps": 1, "guidance": 1.0, "max_tokens": 300, "overlap_frames": 1}
+QUICK = {
+    "resolution": "small",
+    "steps": 1,
+    "guidance": 1.0,
+    "max_tokens": 300,
+    "overlap_frames": 1,
+}
 
 
 class BrokenPipelines(Pipelines):
@@ -238,7 +244,7 @@ def test_one_visitor_and_all_together_may_have_only_so_many_jobs_waiting(
 def test_what_can_not_be_made_is_refused_before_it_waits(jobs, endless):
     before = len(jobs.history("me"))
     for changes, model, told in (
-        ({"aspect": "portrait"}, "nano", "aspect"),
+        ({"resolution": "small", "aspect": "portrait"}, "nano", "aspect"),
         ({"max_tokens": 20}, "nano", "max_tokens"),
         ({"image": endless.audio}, "nano", "image"),
         ({}, "huge", "model"),

@@ -20,7 +20,13 @@ from omniavatar.serving.jobs import ENDED
 from omniavatar.serving.store import Store
 
 # Chunks of 17 frames in one forward each, which two cores make in well under a second.
-QUICK = {"steps": 1, "guidance": 1, "max_tokens": 300, "overlap_frames": 1}
+QUICK = {
+    "resolution": "small",
+    "steps": 1,
+    "guidance": 1,
+    "max_tokens": 300,
+    "overlap_frames": 1,
+}
 GOOD, CANCELLED = range(12), range(12, 16)
 BAD = {
     16: {"image": "bad.png"},

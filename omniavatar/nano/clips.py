@@ -130,7 +130,7 @@ def _behaviours(
     draw: _Draw, count: int, names: Sequence[str] | None, look: Look
 ) -> tuple[Tensor, Tensor]:
     """Number of the behaviour and of the mood, [count] each."""
-    known = WIDE_BEHAVIOURS if look == "wide" else BEHAVIOURS
+    known = WIDE_BEHAVIOURS if look == "wide" or names is not None else BEHAVIOURS
     if names is None:
         behaviour = draw.integers(count, len(known))
         still = draw.uniform(count) < _EXTRA_STILL
@@ -321,8 +321,8 @@ def sample_clips(
         count, frames, height, width: sizes; height and width are multiples of 8.
         generator: all that is random; a CPU generator gives the same clips on every device.
         device: where the clips are drawn and stay.
-        behaviours: names from `prompts.BEHAVIOURS` (or, for the wide look, `WIDE_BEHAVIOURS`),
-            taken in turn; None draws at random, an extra fifth of all clips keeping still.
+        behaviours: names from `prompts.WIDE_BEHAVIOURS`, taken in turn; None draws those of the
+            look at random, an extra fifth of all clips keeping still.
         continuation_share: share of windows that continue a video.
         context_rows: rows of speech in the waveform beyond those shown.
         look: see `presenters.sample_presenters`.

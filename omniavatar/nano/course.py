@@ -1,7 +1,7 @@
 """What the bundled model learns from: the look of the people, and the shapes of the videos."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from omniavatar.nano.languages import LANGUAGES
@@ -85,4 +85,11 @@ WIDE = Course(
     rough=True,
     decoder_width=24,
 )
-COURSES: Mapping[str, Course] = MappingProxyType({one.name: one for one in (FIRST, WIDE)})
+SHORT = replace(
+    WIDE,
+    name="short",
+    shapes=(Shape(192, 192, 25), Shape(128, 128, 41), Shape(192, 192, 25)),
+    tokens=12_000,
+)
+"""The same in windows of a second: what two CPU cores can fold guidance on in half an hour."""
+COURSES: Mapping[str, Course] = MappingProxyType({one.name: one for one in (FIRST, WIDE, SHORT)})

@@ -44,7 +44,7 @@ from omniavatar.nano.identity import (
 )
 from omniavatar.nano.long_clip import Endurance, chunks_through_vae, long_figures, measure_endurance
 from omniavatar.nano.mouths import closed_share, envelope, mouth_figures, read_mouths
-from omniavatar.nano.observer import load_observer
+from omniavatar.nano.observer import Observer, load_observer
 from omniavatar.nano.other_hands import (
     LEADING_SILENCE,
     Kept,
@@ -155,10 +155,14 @@ class Subject:
             look=self.look,
         )
 
+    @cached_property
+    def observer(self) -> Observer:
+        return load_observer(self.folder / "observer")
+
     @property
     def behaviours(self) -> tuple[str, ...]:
-        """All that presenters of this look can do."""
-        return WIDE_BEHAVIOURS if self.look == "wide" else BEHAVIOURS
+        """All that the checkpoint's observer can see people do."""
+        return WIDE_BEHAVIOURS if self.observer.wide else BEHAVIOURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,13 +349,13 @@ def _identity(subject: Subject) -> list[Figure]:
 def _behaviours(subject: Subject) -> list[Figure]:
     filmed = subject.presenters
     truth = filmed.truth
-    observer = load_observer(subject.folder / "observer")
-    if subject.look == "wide" and not observer.wide:
-        raise FileNotFoundError(
-            "The checkpoint's observer does not read sadness and hands: train one with "
-            "`python -m omniavatar.nano observer --look wide`."
-        )
-    judge = train_judge(subject.bank, frames=FRAMES - 1, noise=observer.noise, look=subject.look)
+    observer = subject.observer
+    judge = train_judge(
+        subject.bank,
+        frames=FRAMES - 1,
+        noise=observer.noise,
+        look="wide" if observer.wide else "drawn",
+    )
     heads = truth.regions.head[:, 0]
     seen = [
         judge.judge(observer.observe(clips, truth.reference, heads))
@@ -473,7 +477,7 @@ def _guidance(subject: Subject) -> list[Figure]:
         behaviours=["nodding"],
         frames=CHUNK_FRAMES,
     )
-    observer = load_observer(subject.folder / "observer")
+    observer = subject.observer
     spread, nods = [], []
     for strength in GUIDANCE:
         for by_speech in (True, False):

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omniavatar.nano.architecture import SIZE
 from omniavatar.nano.clips import sample_clips, sample_moments
 from omniavatar.nano.drawing import regions, render
 from omniavatar.nano.observer import (
@@ -32,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 MOMENTS = 4
 _GROUP = 50
+_DRAWN = 128
+"""Side of the pictures, in pixels: more than the observer sees, and quickly drawn."""
+
 _TEST_CLIPS = 36
 
 
@@ -88,8 +90,8 @@ def _test(observer: Observer, *, seed: int, looks: Sequence[Look]) -> dict[str, 
             bank,
             count=_TEST_CLIPS // len(looks),
             frames=76,
-            height=SIZE,
-            width=SIZE,
+            height=_DRAWN,
+            width=_DRAWN,
             generator=torch.Generator().manual_seed(seed),
             device="cpu",
             behaviours=WIDE_BEHAVIOURS if look == "wide" else BEHAVIOURS,
@@ -121,8 +123,8 @@ def _draw(count: int, *, seed: int, looks: Sequence[Look]) -> tuple[Tensor, Tens
         presenters = sample_presenters(_GROUP, generator=generator, device="cpu", look=look)
         pose = sample_moments(_GROUP, MOMENTS + 1, generator=generator, look=look)
         presenters = presenters.with_waving((pose.wave > 0).any(1).tolist())
-        pictures = render(presenters, pose, height=SIZE, width=SIZE, as_bytes=True)
-        heads = regions(presenters, pose, height=SIZE, width=SIZE).head[:, 0]
+        pictures = render(presenters, pose, height=_DRAWN, width=_DRAWN, as_bytes=True)
+        heads = regions(presenters, pose, height=_DRAWN, width=_DRAWN).head[:, 0]
         views = torch.stack([see(*pair) for pair in zip(pictures, heads, strict=True)])
         views = ((views + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         portraits.append(views[:, 0])

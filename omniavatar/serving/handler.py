@@ -88,7 +88,6 @@ class Worker:
         self._send = send
         self._load_seconds = load_seconds
         self._jobs_done = 0
-        self._max_tokens = settings.max_tokens or pipeline.spec.max_tokens
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipeline")
 
@@ -194,8 +193,10 @@ class Worker:
         return request
 
     def _shortened(self, request: GenerationRequest) -> GenerationRequest:
+        if self._settings.max_tokens is None:
+            return request
         wanted = request.max_tokens or self._pipeline.spec.max_tokens
-        return replace(request, max_tokens=min(wanted, self._max_tokens))
+        return replace(request, max_tokens=min(wanted, self._settings.max_tokens))
 
     def _deliver(self, video: Path, name: str) -> Answer:
         """The video itself, or where it is when it is too large for an answer."""

@@ -27,12 +27,12 @@ from omniavatar.serving.jobs import Jobs, told_as
 from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_inputs import HELPER, Form, Updates, request_values
 
-OF_PICTURE = ("image", "aspect", "fit", "focus_x", "focus_y")
+OF_PICTURE = ("image", "aspect", "resolution", "fit", "focus_x", "focus_y")
 OF_VOICE = (
     *("audio", "audio_start", "audio_seconds", "silence_seconds"),
-    *("overlap_frames", "max_tokens", "aspect"),
+    *("overlap_frames", "max_tokens", "aspect", "resolution"),
 )
-OF_TIME = (*OF_PICTURE[:2], *OF_VOICE[:-1], "steps", "guidance", "audio_guidance", "step_cache")
+OF_TIME = (*OF_PICTURE[:3], *OF_VOICE[:-1], "steps", "guidance", "audio_guidance", "step_cache")
 
 
 def connect_check(form: Form, jobs: Jobs) -> None:
@@ -48,7 +48,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
         try:
             found = check_picture(
                 path,
-                spec_of(model),
+                spec_of(model).at_resolution(values["resolution"]),
                 aspect=values["aspect"],
                 fit=values["fit"],
                 focus=(values["focus_x"], values["focus_y"]),

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from omniavatar.errors import InputError
 from omniavatar.weights.presets import Preset
 
 HubLayout = Literal["original", "diffusers"]
@@ -130,6 +131,8 @@ class ModelSpec:
         title, description: one line each, for people.
         source: where its files come from.
         sizes: (height, width) in pixels that it was trained for, in the published order.
+        small_sizes, small_max_tokens: the same, and the default of `max_tokens`, for small videos;
+            none where it was not trained for any.
         fps, sample_rate: of its video and its speech.
         steps, guidance, overlap_frames, max_tokens: defaults.
         shift: of the noise schedule.
@@ -163,6 +166,8 @@ class ModelSpec:
     sample_rate: int = 16000
     text_tokens: int = 512
     preset: Preset | None = None
+    small_sizes: tuple[tuple[int, int], ...] = ()
+    small_max_tokens: int | None = None
 
     def with_preset(self, preset: Preset) -> "ModelSpec":
         """This checkpoint with a distilled LoRA over it."""
@@ -173,6 +178,22 @@ class ModelSpec:
             guidance=preset.guidance,
             preset=preset,
         )
+
+    def at_resolution(self, resolution: str) -> "ModelSpec":
+        """This checkpoint with the sizes of "standard" or "small" videos.
+
+        Raises:
+            InputError: it makes no small ones.
+        """
+        if resolution == "standard":
+            return self
+        if not self.small_sizes or self.small_max_tokens is None:
+            raise InputError(
+                f"resolution is {resolution!r}, but {self.name} makes standard videos only. "
+                "Use standard.",
+                field="resolution",
+            )
+        return replace(self, sizes=self.small_sizes, max_tokens=self.small_max_tokens)
 
     @property
     def download_bytes(self) -> int:
@@ -286,12 +307,14 @@ def _diffusers(name: str, *, size: int) -> Repository:
 NANO = ModelSpec(
     name="nano",
     title="Nano",
-    description="Comes with the package: drawn characters at 128x128 pixels, on any computer.",
+    description="Comes with the package: drawn characters at 192 pixels, on any computer.",
     source=Bundled(path="nano/weights"),
-    sizes=((128, 128),),
-    steps=4,
-    guidance=1.8,
-    max_tokens=1088,
+    sizes=((192, 192), (256, 192), (192, 256)),
+    small_sizes=((128, 128),),
+    small_max_tokens=1472,
+    steps=3,
+    guidance=1.0,
+    max_tokens=3264,
     prompt="A person is talking to the camera.",
     negative_prompt="",
     speech_window_frames=250,
