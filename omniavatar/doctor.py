@@ -290,7 +290,7 @@ def _prospect(
     sizes, work = footprint_of_spec(spec), longest_work(spec)
     place = find_folder(spec, folder)
     # What to run is said once, with the room that it needs.
-    missing = tuple(fault.partition(" Run `")[0] for fault in find_faults(spec, place).values())
+    missing = tuple(find_faults(spec, place).values())
     advice = _advice_on_files(spec, place) if missing else None
     try:
         chosen = arrange(placement, sizes, work, free, name=spec.name)

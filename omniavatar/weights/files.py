@@ -9,7 +9,7 @@ mix: every part is looked for by itself.
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,9 +94,9 @@ def find_files(spec: ModelSpec, folder: Path) -> Files:
     Raises:
         WeightsError: a part is missing or damaged; the message says where it is expected.
     """
-    found, faults = _look(spec, folder)
+    found, faults, _ = _look(spec, folder)
     for fault in faults.values():
-        raise WeightsError(fault)
+        raise WeightsError(f"{fault} {_remedy(spec, folder)}")
     return Files(
         transformer=found["transformer"],
         adapter=found["adapter"],
@@ -110,6 +110,11 @@ def find_files(spec: ModelSpec, folder: Path) -> Files:
 def find_faults(spec: ModelSpec, folder: Path) -> Mapping[str, str]:
     """Parts of a checkpoint that are missing or damaged, each with a sentence that says so."""
     return _look(spec, folder)[1]
+
+
+def find_damage(spec: ModelSpec, folder: Path) -> Sequence[str]:
+    """Those of the sentences that are about a part of which there is something."""
+    return _look(spec, folder)[2]
 
 
 def find_shards(folder: Path, stem: str) -> tuple[Path, ...]:
@@ -168,10 +173,13 @@ def describe_bytes(size: int) -> str:
     return f"{number:.1f} GB"
 
 
-def _look(spec: ModelSpec, folder: Path) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
-    """The files of each part that is whole, and what is wrong with each that is not."""
+def _look(
+    spec: ModelSpec, folder: Path
+) -> tuple[dict[str, tuple[Path, ...]], dict[str, str], list[str]]:
+    """The files of each part that is whole, what is wrong with the others, and what is damaged."""
     found: dict[str, tuple[Path, ...]] = {"adapter": ()}
     faults: dict[str, str] = {}
+    damage = []
     for part, options in _places(spec, folder).items():
         wrong = []
         for place in options:
@@ -186,12 +194,12 @@ def _look(spec: ModelSpec, folder: Path) -> tuple[dict[str, tuple[Path, ...]], d
                 break
             wrong += [fault] if fault else []
         else:
-            wrong.append(_missing(spec, part, options[0]))
-            faults[part] = f"{wrong[0]} {_remedy(spec, folder)}"
+            damage += wrong[:1]
+            faults[part] = wrong[0] if wrong else _missing(spec, part, options[0])
     if "transformer" in found and is_complete(_tensor_names(found["transformer"])):
         found["adapter"] = ()
         faults.pop("adapter", None)
-    return found, faults
+    return found, faults, damage
 
 
 def _fault(part: str, files: tuple[Path, ...]) -> str | None:
