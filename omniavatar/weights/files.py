@@ -74,18 +74,18 @@ def find_folder(spec: ModelSpec, folder: Path | str | None = None) -> Path:
 
     It is the one that is given; else, for a published checkpoint, the one that the environment
     variable OMNIAVATAR_WEIGHTS names, `pretrained_models` in the working directory when it has a
-    part of the checkpoint, or a folder in the user's cache.
+    part of the checkpoint, or a folder in the user's cache. A folder that is given or named may
+    also be the one that holds such a `pretrained_models`, and nothing of the checkpoint beside it.
     """
-    if folder is not None:
-        return Path(folder)
-    if not isinstance(spec.source, Published):
-        return spec.source.folder
-    if named := os.environ.get(PLACE_VARIABLE):
-        return Path(named).expanduser()
-    published = spec.source.folder
-    if any(_is_begun(place) for places in _places(spec, published).values() for place in places):
-        return published.absolute()
-    return user_cache_path("omniavatar", appauthor=False) / "models"
+    source = spec.source
+    if not isinstance(source, Published):
+        return source.folder if folder is None else Path(folder)
+    named = folder or os.environ.get(PLACE_VARIABLE)
+    place = Path(named or "").expanduser()
+    within = place / source.folder
+    if _is_started(spec, within) and not (named and _is_started(spec, place)):
+        return within if named else within.absolute()
+    return place if named else user_cache_path("omniavatar", appauthor=False) / "models"
 
 
 def find_files(spec: ModelSpec, folder: Path) -> Files:
@@ -260,6 +260,10 @@ def _files_at(place: Path) -> tuple[Path, ...]:
     if place.suffix:
         return (place,) if place.is_file() else ()
     return find_shards(place.parent, place.name)
+
+
+def _is_started(spec: ModelSpec, folder: Path) -> bool:
+    return any(_is_begun(place) for places in _places(spec, folder).values() for place in places)
 
 
 def _is_begun(place: Path) -> bool:
