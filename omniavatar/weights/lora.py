@@ -235,8 +235,9 @@ def _read_config(config: Mapping[str, Any]) -> tuple[int, float, tuple[str, ...]
 
 
 def _is_number(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 def _layers_of(target: str) -> tuple[str, ...]:
