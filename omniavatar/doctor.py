@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from omniavatar.memory import (
 )
 from omniavatar.pipeline import longest_work
 from omniavatar.speed import attention_kernel, compiler_problem
-from omniavatar.tiers import GIGABYTE
+from omniavatar.tiers import GIGABYTE, tier_bytes
 from omniavatar.weights.catalog import CATALOG, ModelSpec
 from omniavatar.weights.files import find_faults, find_folder
 from omniavatar.weights.sizes import footprint_of_spec
@@ -71,6 +71,8 @@ class Prospect:
         missing: a sentence for each part whose files are not there.
         download_bytes: of all its files; 0 for those that come with the package.
         advice: what to do before it can make a video; None when it can.
+        on_card: the arrangement on a card that was named and that this machine has not, or why
+            there is none.
     """
 
     model: str
@@ -82,6 +84,7 @@ class Prospect:
     missing: tuple[str, ...]
     download_bytes: int
     advice: str | None
+    on_card: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -150,7 +153,13 @@ def examine(
             _ffmpeg(),
             *_packages(),
         ),
-        prospects=tuple(_prospect(CATALOG[model], placement, free, folder) for model in models),
+        prospects=tuple(
+            replace(
+                _prospect(CATALOG[model], placement, free, folder),
+                on_card=_on_card(CATALOG[model], placement, free, memory),
+            )
+            for model in models
+        ),
     )
 
 
@@ -290,7 +299,7 @@ def _prospect(
     sizes, work = footprint_of_spec(spec), longest_work(spec)
     place = find_folder(spec, folder)
     # What to run is said once, with the room that it needs.
-    missing = tuple(fault.partition(" Run `")[0] for fault in find_faults(spec, place).values())
+    missing = tuple(find_faults(spec, place).values())
     advice = _advice_on_files(spec, place) if missing else None
     try:
         chosen = arrange(placement, sizes, work, free, name=spec.name)
@@ -317,6 +326,24 @@ def _prospect(
         missing=missing,
         download_bytes=spec.download_bytes,
         advice=advice,
+    )
+
+
+def _on_card(spec: ModelSpec, placement: Placement, free: Free, memory: str) -> str | None:
+    """What a named card would do in a machine that has none, beside this machine's memory."""
+    size = tier_bytes(memory)
+    if size is None or placement.device.type != "cpu":
+        return None
+    card = Placement(device=torch.device("cuda"), dtype=torch.bfloat16)
+    sizes, work = footprint_of_spec(spec), longest_work(spec)
+    try:
+        chosen = arrange(card, sizes, work, Free(device=size, host=free.host), name=spec.name)
+    except InputError as error:
+        return str(error)
+    taken = needs(chosen, sizes, work)
+    return (
+        f"{describe(chosen)}; {taken.device / GIGABYTE:.1f} GB of it, and "
+        f"{taken.host / GIGABYTE:.1f} GB of the host's"
     )
 
 

@@ -34,6 +34,7 @@ from omniavatar.memory import (
     describe,
     free_host_memory,
     free_memory,
+    needs,
     refit,
     step_down,
 )
@@ -164,6 +165,7 @@ class AvatarPipeline:
         Raises:
             InputError: there is no such model, too little memory for it, or a preset does not fit.
             WeightsError: a file is missing and can not be downloaded, or does not fit.
+            FullMemoryError: the device's memory ran out in every arrangement.
         """
         spec = settle_spec(_spec(model), folder=folder, loras=loras)
         chosen = choose_placement(device=device, dtype=dtype)
@@ -171,18 +173,23 @@ class AvatarPipeline:
         if find_faults(spec, find_folder(spec, folder)):
             _foresee(lambda: arrange(chosen, footprint_of_spec(spec), work, free, name=model))
         folder = fetch(spec, folder=folder, report=report)
-        placement = arrange(chosen, measure_files(spec, folder), work, free, name=model)
-        models = load_models(
-            spec,
-            folder=folder,
-            device=placement.device,
-            dtype=placement.dtype,
-            merge=merge,
-            loras=loras,
-            waiting=placement.offloaded,
-            fp8=placement.fp8,
-        )
-        place(models, placement)
+        sizes = measure_files(spec, folder)
+        placement = arrange(chosen, sizes, work, free, name=model)
+        while True:
+            try:
+                models = _load(spec, placement, folder=folder, merge=merge, loras=loras)
+                break
+            except RuntimeError as error:  # somebody else has taken what was free
+                fault = _memory_fault(error)
+            below = _below(placement, sizes, work)
+            if below is None:
+                raise FullMemoryError(
+                    f"The memory of {placement.device} is too small to load {model} with "
+                    f"{describe(placement)}. Close what else runs on it, or use a smaller model or "
+                    "a larger device."
+                ) from fault
+            placement = below
+            logger.warning("memory ran out; loading %s with %s", model, describe(placement))
         return cls(models, spec, placement, budget=free.device, compilation=Compilation(compile))
 
     @staticmethod
@@ -635,6 +642,37 @@ def _chunk_work(frames: int, height: int, width: int) -> Work:
     latent_frames = (frames - 1) // FRAMES_PER_LATENT + 1
     tokens = latent_frames * height * width // PIXELS_PER_TOKEN
     return Work(tokens=tokens, frames=frames, height=height, width=width)
+
+
+def _load(
+    spec: ModelSpec,
+    placement: Placement,
+    *,
+    folder: Path,
+    merge: bool,
+    loras: Sequence[LoraChoice],
+) -> Models:
+    models = load_models(
+        spec,
+        folder=folder,
+        device=placement.device,
+        dtype=placement.dtype,
+        merge=merge,
+        loras=loras,
+        waiting=placement.offloaded,
+        fp8=placement.fp8,
+    )
+    place(models, placement)
+    return models
+
+
+def _below(placement: Placement, sizes: Footprint, work: Work) -> Placement | None:
+    """The next smaller arrangement for networks that did not come to be placed."""
+    release(placement.device)
+    host = free_host_memory()
+    if host is not None:
+        host -= needs(placement, sizes, work).host  # which nothing takes yet
+    return step_down(placement, sizes, work, host=host)
 
 
 def _memory_fault(error: RuntimeError) -> RuntimeError:

@@ -51,7 +51,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def release(device: torch.device) -> None:
     """Give memory that nothing refers to any more back to the device and to the host."""
     gc.collect()
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
         torch._C._host_emptyCache()  # pinned memory; `torch.accelerator` names it from 2.13 on
 

@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -83,6 +84,21 @@ def test_cut_file_is_named_and_not_read(tmp_path, name):
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(WeightsError, match=f"{name}.*damaged or incomplete"):
         Checkpoint(file)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+def test_block_of_rubbish_in_a_file_is_named_and_not_loaded(tmp_path, name):
+    file = tmp_path / name
+    tensors = {"whole": torch.ones(8), "hit": torch.full((4096,), 0.5, dtype=torch.bfloat16)}
+    (save_file if file.suffix == ".safetensors" else save_torch)(tensors, file)
+    content = file.read_bytes()
+    begin = content.index(torch.full((64,), 0.5, dtype=torch.bfloat16).view(torch.uint8).numpy())
+    rubbish = np.random.default_rng(0).bytes(512)
+    file.write_bytes(content[: begin + 64] + rubbish + content[begin + 64 + 512 :])
+    with Checkpoint(file) as checkpoint:
+        assert torch.equal(checkpoint["whole"], tensors["whole"])
+        with pytest.raises(WeightsError, match=rf"{name} is damaged: hit has numbers"):
+            checkpoint["hit"]
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt", "weights.bin"])

@@ -58,6 +58,18 @@ def test_each_model_is_told_its_arrangement_and_why(gpu):
     assert "free host memory" in prospects(device="cpu")["14B"].advice
 
 
+def test_a_machine_without_a_card_is_told_what_one_would_do(gpu, capsys):
+    gpu(8, 64)
+    found = prospects(device="cpu", memory="8GB")
+    assert found["1.3B"].on_card.startswith("transformer in bfloat16 on the GPU, text encoder in")
+    assert "transformer in bfloat16 streamed from host memory" in found["14B"].on_card
+    assert prospects(device="cpu")["14B"].on_card is None
+    cli.main(["doctor", "--device", "cpu", "--memory", "24GB"])
+    assert "on a card of 24GB: transformer in fp8 on the GPU" in capsys.readouterr().out
+    gpu(8, 16)
+    assert "25.3 GB of free host memory" in prospects(device="cpu", memory="8GB")["14B"].on_card
+
+
 def test_a_full_disk_is_told(gpu, monkeypatch):
     gpu(80, 128)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 10 * GIGABYTE}))

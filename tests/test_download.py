@@ -201,6 +201,19 @@ def test_offline_says_what_is_missing_and_where_it_is_looked_for(hub, tmp_path):
     assert not nowhere.exists()
 
 
+def test_offline_names_what_is_damaged_and_asks_for_no_more_than_that(hub, tmp_path):
+    write_all(hub, tmp_path)
+    file = tmp_path / BASE / SHARD
+    file.write_bytes(file.read_bytes()[:-40])
+    (tmp_path / "OmniAvatar-14B" / "config.json").unlink()
+    said = download(hub, tmp_path, check=2, HF_HUB_OFFLINE="1").stderr
+    assert said.startswith(f"omniavatar: 14B needs 9.8 GB more in {tmp_path}, but HF_HUB_OFFLINE")
+    assert f"{file} is damaged or incomplete." in said
+    assert f"There is no config.json in {tmp_path / 'OmniAvatar-14B'}." in said
+    assert f"Put {BASE}/{SHARD}, OmniAvatar-14B/config.json there, or" in said
+    assert said.count("\n") == 1
+
+
 def test_hub_that_does_not_answer_is_told_with_size_and_place(hub, tmp_path):
     said = download(hub, tmp_path, check=2, HF_ENDPOINT="http://127.0.0.1:9").stderr
     assert said.startswith(f"omniavatar: 14B needs 71.9 GB more in {tmp_path}, but ")

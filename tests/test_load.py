@@ -9,6 +9,7 @@ import pytest
 import torch
 from checkpoint_files import (
     reference_networks,
+    write_adapter,
     write_base,
     write_converted,
     write_diffusers_base,
@@ -21,7 +22,7 @@ from reference_models import build_lora_transformer, read_tensors
 from omniavatar import AvatarPipeline
 from omniavatar.errors import WeightsError
 from omniavatar.weights.catalog import CATALOG, Bundled
-from omniavatar.weights.files import find_files
+from omniavatar.weights.files import PLACE_VARIABLE, find_files, find_folder
 from omniavatar.weights.load import load_models
 
 NAME = "14B"
@@ -239,3 +240,20 @@ def test_tensors_that_do_not_fit_are_named_by_kind(copy, reference_dir):
     assert "missing: quant_conv.bias" in message
     assert "not part of it: decoder.extra" in message
     assert "of another shape: decoder.conv_out.bias is (2,) and not (3,)" in message
+
+
+def test_folder_may_be_the_one_that_holds_the_published_layout(
+    reference_dir, tmp_path, monkeypatch
+):
+    spec, inner = CATALOG["14B"], tmp_path / "pretrained_models"
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.delenv(PLACE_VARIABLE, raising=False)
+    assert find_folder(spec, tmp_path) == tmp_path
+    write_published(reference_dir, inner)
+    assert find_folder(spec, tmp_path) == find_folder(spec, inner) == inner
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path))
+    assert find_folder(spec) == inner
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_folder(spec, "~/pretrained_models") == inner
+    write_adapter(reference_dir, tmp_path / "OmniAvatar-14B")  # begun here: it goes on here
+    assert find_folder(spec) == tmp_path

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from reference_models import adapter_config, read_json, read_tensors
@@ -139,6 +141,47 @@ def test_change_that_is_no_target_is_named(base, tensors, config, heads):
         build_transformer(base, read_adapter(tensors, config), heads=heads)
 
 
+@pytest.mark.parametrize(
+    ("targets", "kept"),
+    [
+        ("q, v", r"_attn\.[qv]\."),
+        ("self_attn.q,cross_attn.o", r"self_attn\.q\.|cross_attn\.o\."),
+        (["ffn.0"], r"ffn\.0\."),
+        ("", r"^nothing"),
+    ],
+)
+def test_targets_are_the_ends_of_names(base, tensors, config, heads, targets, kept):
+    own = {name: tensor for name, tensor in tensors.items() if ".lora_" not in name}
+    some = {name: tensor for name, tensor in tensors.items() if re.search(kept, name)}
+    adapter = read_adapter({**own, **some}, {**config, "lora_target_modules": targets})
+    assert len(adapter.changes) == len(some) / 2
+    plain = read_adapter(own, {**config, "lora_target_modules": ""})
+    network = build_transformer(base, adapter, heads=heads)
+    found = network.state_dict()
+    for name, weight in build_transformer(base, plain, heads=heads).state_dict().items():
+        torch.testing.assert_close(found[name], adapter.apply(name, weight), msg=name)
+    expected = run(network)
+    beside = run(build_transformer(base, adapter, heads=heads, merge=False))
+    torch.testing.assert_close(beside, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_rank_and_alpha_of_any_size_count(base, tensors, config, heads):
+    """Each layer's change with a rank of 1, 2 or 40 is alpha / rank times the product."""
+    for rank, alpha in ((1, 1.0), (2.0, 0.3), (40, 64)):
+        torch.manual_seed(rank)
+        other = {
+            k: torch.randn((int(rank), v.shape[1]) if "lora_A" in k else (v.shape[0], int(rank)))
+            if ".lora_" in k
+            else v
+            for k, v in tensors.items()
+        }
+        adapter = read_adapter(other, {**config, "lora_rank": rank, "lora_alpha": alpha})
+        weight = build_transformer(base, adapter, heads=heads).blocks[0].attn1.to_q.weight
+        down, up = matrices(other, QUERY)
+        expected = base[f"{QUERY}.weight"].double() + alpha / rank * up.double() @ down.double()
+        torch.testing.assert_close(weight.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_lonely_matrix_is_named(tensors, config):
     fewer = {k: v for k, v in tensors.items() if k != f"{QUERY}.lora_B.default.weight"}
     with pytest.raises(WeightsError, match=r"only one of two matrices for blocks\.0\.attn1\.to_q"):
@@ -183,6 +226,19 @@ def test_config_without_a_value_is_refused(tensors, config, gap):
         read_adapter(tensors, config)
 
 
-def test_targets_that_are_unknown_are_refused(tensors, config):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lora_target_modules": "q,gate"},
+        {"lora_target_modules": "ttn.q"},
+        {"lora_rank": 0},
+        {"lora_rank": 4.5},
+        {"lora_rank": "4"},
+        {"lora_rank": True},
+        {"lora_alpha": float("nan")},
+        {"lora_alpha": None},
+    ],
+)
+def test_values_that_can_not_be_are_refused(tensors, config, wrong):
     with pytest.raises(WeightsError, match="targets can be"):
-        read_adapter(tensors, {**config, "lora_target_modules": "q,gate"})
+        read_adapter(tensors, {**config, **wrong})

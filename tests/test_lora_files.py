@@ -125,6 +125,12 @@ FORMATS = {
     "original without prefix": (lambda m: with_adapter_name(original(scaled(m), prefix="")), None),
     "original with alpha": (comfy, None),
     "kohya": (kohya, None),
+    "kohya, two lines": (
+        lambda m: {name.replace("unet_", "unet__"): t for name, t in kohya(m).items()},
+        None,
+    ),
+    "DiffSynth": (lambda m: with_adapter_name(original(scaled(m), prefix="pipe.dit.")), None),
+    "unwrapped trainer": (lambda m: original(scaled(m), prefix="module.dit."), None),
 }
 
 
@@ -338,6 +344,23 @@ IMAGE |= {"diffusion_model.blocks.0.cross_attn.k_img.lora_B.weight": torch.ones(
         (
             original({"blocks.0.self_attn.q": (torch.ones(4, 8), torch.ones(8, 3))}),
             r"do not multiply: \(8, 3\) and \(4, 8\)",
+        ),
+        (
+            original({"blocks.0.self_attn.q": (torch.ones(0, 8), torch.ones(8, 0))}),
+            "do not multiply",
+        ),
+        (
+            original({"blocks.0.self_attn.q": (torch.ones(2, 8), torch.ones(8, 2))})
+            | {"diffusion_model.blocks.0.self_attn.q.alpha": torch.ones(2)},
+            "2 numbers for the alpha of blocks.0.self_attn.q",
+        ),
+        (
+            original({"blocks.0.self_attn.q": (torch.full((2, 8), torch.nan), torch.ones(8, 2))}),
+            "is damaged: .*lora_A.weight has numbers that are not finite",
+        ),
+        (
+            original({"blocks.0.self_attn.q": (torch.ones(2, 8).to(torch.int8), torch.ones(8, 2))}),
+            "a quantised form",
         ),
         ({}, "is empty"),
     ],

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from app_process import ROOT
 from PIL import Image
 from reference_models import build_models
 
+import omniavatar.pipeline as pipeline_module
 from omniavatar import (
     CATALOG,
     AvatarPipeline,
@@ -233,3 +235,34 @@ def test_the_command_line_tells_that_memory_ran_out(
     (notice,) = (line for line in told if line.startswith("Memory ran out"))
     assert "streamed from host memory" in notice
     assert told.index(notice) < told.index(next(line for line in told if "Part 2" in line))
+
+
+def fail_to_place(monkeypatch, times):
+    """Somebody else takes the device's memory while the networks come."""
+    real, calls = pipeline_module.place, []
+
+    def place(models, placement):
+        calls.append(placement)
+        if len(calls) <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(models, placement)
+
+    monkeypatch.setattr(pipeline_module, "place", place)
+    return calls
+
+
+def test_memory_that_runs_out_while_loading_steps_down(monkeypatch, caplog):
+    calls = fail_to_place(monkeypatch, 2)
+    pipeline = AvatarPipeline.from_pretrained("nano", device="cpu")
+    assert len(calls) == 3
+    assert pipeline.placement == calls[2] != calls[0]
+    assert caplog.text.count("memory ran out; loading nano with") == 2
+
+
+def test_memory_that_runs_out_in_every_arrangement_is_a_sentence(monkeypatch, capsys):
+    fail_to_place(monkeypatch, 100)
+    files = ["examples/presenter-1.png", "examples/speech-1.wav"]
+    assert cli.main(["generate", *(str(ROOT / file) for file in files)]) != 0
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "too small to load nano with" in said
+    assert "Close what else runs" in said

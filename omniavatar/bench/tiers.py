@@ -111,40 +111,30 @@ def measure_tiers(
         else:
             found.setdefault(placement, []).append(memory)
     for placement, names in found.items():
-        nothing = Tier(memory=", ".join(names), limit_bytes=_limit(names[0]))
         tried: Placement | None = placement
         while tried is not None:
-            tier = _try(spec, shape, tried, nothing, steps=steps, compile_blocks=compile_blocks)
+            tier = Tier(
+                memory=", ".join(names), limit_bytes=_limit(names[0]), placement=describe(tried)
+            )
+            below = None
+            try:
+                tier = _measure(
+                    spec, shape, tried, tier, steps=steps, compile_blocks=compile_blocks
+                )
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                tier = replace(tier, problem=str(error).splitlines()[0])
+                below = step_down(tried, footprint_of_spec(spec), work, host=None)
+            tried = below
             results.append(tier)
             release(chosen.device)
-            has_failed = tier.problem is not None
-            tried = (
-                step_down(tried, footprint_of_spec(spec), work, host=None) if has_failed else None
-            )
     machine = Machine.of(chosen.device)
     return TierReport(model=spec.name, machine=machine, tokens=shape.tokens, tiers=tuple(results))
 
 
 def _limit(memory: str) -> int:
     return round((tier_bytes(memory) or 0) * USABLE)
-
-
-def _try(
-    spec: ModelSpec,
-    shape: Shape,
-    placement: Placement,
-    tier: Tier,
-    *,
-    steps: int,
-    compile_blocks: bool,
-) -> Tier:
-    tier = replace(tier, placement=describe(placement))
-    try:
-        return _measure(spec, shape, placement, tier, steps=steps, compile_blocks=compile_blocks)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return replace(tier, problem=str(error).splitlines()[0])
 
 
 def _measure(

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(found.to_mapping(), indent=2))
     else:
-        print(_words(found))
+        print(_words(found, options.memory))
     ready = {prospect.model for prospect in found.prospects if prospect.ready}
     if absent := set(options.model or ()) - ready:
         raise UnhealthyError(f"{', '.join(sorted(absent))} can not make a video here yet.")
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         raise UnhealthyError("No model can make a video here yet; see above for what to do.")
 
 
-def _words(found: "Diagnosis") -> str:
+def _words(found: "Diagnosis", memory: str) -> str:
     lines = []
     for finding in found.findings:
         lines.append(f"{finding.name:<16} {finding.found}")
@@ -65,6 +65,8 @@ def _words(found: "Diagnosis") -> str:
         lines += ["", f"{prospect.model}: {'ready' if prospect.ready else 'not ready'}"]
         if prospect.arrangement:
             lines += [f"  {prospect.arrangement}", f"  because {prospect.reason}"]
+        if prospect.on_card:
+            lines.append(f"  on a card of {memory}: {prospect.on_card}")
         lines += [f"  files in {prospect.folder}"]
         lines += [f"  {sentence}" for sentence in prospect.missing]
         if prospect.advice:

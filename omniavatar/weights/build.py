@@ -153,7 +153,7 @@ def attach(
 ) -> None:
     """Keep low-rank changes beside the weights, as adapters that diffusers can weigh and remove."""
     strengths: dict[str, float] = {}
-    if adapter:
+    if adapter and adapter.changes:
         adapter.attach(network)
         strengths["omniavatar"] = 1.0
     for number, lora in enumerate(loras, start=1):

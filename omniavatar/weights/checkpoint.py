@@ -4,6 +4,7 @@ A checkpoint of 28 GB is never in memory as a whole: safetensors and the zipped 
 mapped, and what has been handed on is not kept.
 """
 
+import math
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     Raises:
         WeightsError: a file is missing or damaged, holds something other than tensors, or repeats a
-            name.
+            name; or, when a tensor is read, has numbers that are not finite.
     """
 
     def __init__(self, *files: Path) -> None:
@@ -35,13 +36,14 @@ class Checkpoint(Mapping[str, Tensor]):
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.fp8: set[str] = set()
         self._sources: dict[str, Any] = {}
+        self._places: dict[str, Path] = {}
         self._stack = ExitStack()
         for file in files:
             source = self._open(file)
             for name in source.keys():  # noqa: SIM118  a safetensors file is no iterable
                 if name in self._sources:
                     raise WeightsError(f"{file} repeats the tensor {name} of another file.")
-                self._sources[name] = source
+                self._sources[name], self._places[name] = source, file
                 if isinstance(source, dict):
                     shape, kind = source[name].shape, str(source[name].dtype)
                 else:
@@ -65,7 +67,13 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         source = self._sources[name]
-        return source[name].detach() if isinstance(source, dict) else source.get_tensor(name)
+        tensor = source[name].detach() if isinstance(source, dict) else source.get_tensor(name)
+        if not _is_finite(tensor):
+            raise WeightsError(
+                f"{self._places[name]} is damaged: {name} has numbers that are not finite. Fetch "
+                "it again."
+            )
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -82,6 +90,16 @@ class Checkpoint(Mapping[str, Tensor]):
             except (SafetensorError, OSError) as error:
                 raise WeightsError(f"{file} is damaged or incomplete. Fetch it again.") from error
         return _read_torch_file(file)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor has only numbers, told by its bounds: nothing of its size is made.
+
+    A block that a disk has lost or a program has written over is found so, as a rule.
+    """
+    if not tensor.numel() or not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
+        return True
+    return all(math.isfinite(bound) for bound in tensor.aminmax())
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from omniavatar.weights.catalog import HubFile, HubLayout, ModelSpec, Published,
 from omniavatar.weights.files import (
     PLACE_VARIABLE,
     describe_bytes,
+    find_damage,
     find_faults,
     find_folder,
     find_shards,
@@ -115,8 +116,14 @@ def fetch(
     missing = _missing(spec, place, layout)
     if missing and is_offline_mode():
         raise WeightsError(
-            f"{_needs(spec, missing, place)}, but HF_HUB_OFFLINE forbids to download. Put "
-            f"{_names(missing)} there, or name another folder with {PLACE_VARIABLE}."
+            " ".join(
+                [
+                    f"{_needs(spec, missing, place)}, but HF_HUB_OFFLINE forbids to download.",
+                    *find_damage(spec, place),
+                    f"Put {_names(missing, place)} there, or name another folder with "
+                    f"{PLACE_VARIABLE}.",
+                ]
+            )
         )
     _check_folder(place)
     with _alone_in(place):
@@ -426,11 +433,19 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _needs(spec: ModelSpec, missing: Missing, folder: Path) -> str:
-    size = sum(file.size for _, files in missing for file in files)
+    size = sum(file.size for _, file in _lacking(missing, folder))
     return f"{spec.name} needs {describe_bytes(size)} more in {folder.absolute()}"
 
 
-def _names(missing: Missing) -> str:
+def _names(missing: Missing, folder: Path) -> str:
     return ", ".join(
-        f"{repository.folder}/{file.path}" for repository, files in missing for file in files
+        f"{repository.folder}/{file.path}" for repository, file in _lacking(missing, folder)
     )
+
+
+def _lacking(missing: Missing, folder: Path) -> Iterator[tuple[Repository, HubFile]]:
+    """Those files of incomplete parts that are not there whole themselves."""
+    for repository, files in missing:
+        for file in files:
+            if not _has(folder, repository, file):
+                yield repository, file

@@ -9,7 +9,7 @@ mix: every part is looked for by itself.
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,18 +74,18 @@ def find_folder(spec: ModelSpec, folder: Path | str | None = None) -> Path:
 
     It is the one that is given; else, for a published checkpoint, the one that the environment
     variable OMNIAVATAR_WEIGHTS names, `pretrained_models` in the working directory when it has a
-    part of the checkpoint, or a folder in the user's cache.
+    part of the checkpoint, or a folder in the user's cache. A folder that is given or named may
+    also be the one that holds such a `pretrained_models`, and nothing of the checkpoint beside it.
     """
-    if folder is not None:
-        return Path(folder)
-    if not isinstance(spec.source, Published):
-        return spec.source.folder
-    if named := os.environ.get(PLACE_VARIABLE):
-        return Path(named).expanduser()
-    published = spec.source.folder
-    if any(_is_begun(place) for places in _places(spec, published).values() for place in places):
-        return published.absolute()
-    return user_cache_path("omniavatar", appauthor=False) / "models"
+    source = spec.source
+    if not isinstance(source, Published):
+        return source.folder if folder is None else Path(folder)
+    named = folder or os.environ.get(PLACE_VARIABLE)
+    place = Path(named or "").expanduser()
+    within = place / source.folder
+    if _is_started(spec, within) and not (named and _is_started(spec, place)):
+        return within if named else within.absolute()
+    return place if named else user_cache_path("omniavatar", appauthor=False) / "models"
 
 
 def find_files(spec: ModelSpec, folder: Path) -> Files:
@@ -94,9 +94,9 @@ def find_files(spec: ModelSpec, folder: Path) -> Files:
     Raises:
         WeightsError: a part is missing or damaged; the message says where it is expected.
     """
-    found, faults = _look(spec, folder)
+    found, faults, _ = _look(spec, folder)
     for fault in faults.values():
-        raise WeightsError(fault)
+        raise WeightsError(f"{fault} {_remedy(spec, folder)}")
     return Files(
         transformer=found["transformer"],
         adapter=found["adapter"],
@@ -110,6 +110,11 @@ def find_files(spec: ModelSpec, folder: Path) -> Files:
 def find_faults(spec: ModelSpec, folder: Path) -> Mapping[str, str]:
     """Parts of a checkpoint that are missing or damaged, each with a sentence that says so."""
     return _look(spec, folder)[1]
+
+
+def find_damage(spec: ModelSpec, folder: Path) -> Sequence[str]:
+    """Those of the sentences that are about a part of which there is something."""
+    return _look(spec, folder)[2]
 
 
 def find_shards(folder: Path, stem: str) -> tuple[Path, ...]:
@@ -168,10 +173,13 @@ def describe_bytes(size: int) -> str:
     return f"{number:.1f} GB"
 
 
-def _look(spec: ModelSpec, folder: Path) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
-    """The files of each part that is whole, and what is wrong with each that is not."""
+def _look(
+    spec: ModelSpec, folder: Path
+) -> tuple[dict[str, tuple[Path, ...]], dict[str, str], list[str]]:
+    """The files of each part that is whole, what is wrong with the others, and what is damaged."""
     found: dict[str, tuple[Path, ...]] = {"adapter": ()}
     faults: dict[str, str] = {}
+    damage = []
     for part, options in _places(spec, folder).items():
         wrong = []
         for place in options:
@@ -186,12 +194,12 @@ def _look(spec: ModelSpec, folder: Path) -> tuple[dict[str, tuple[Path, ...]], d
                 break
             wrong += [fault] if fault else []
         else:
-            wrong.append(_missing(spec, part, options[0]))
-            faults[part] = f"{wrong[0]} {_remedy(spec, folder)}"
+            damage += wrong[:1]
+            faults[part] = wrong[0] if wrong else _missing(spec, part, options[0])
     if "transformer" in found and is_complete(_tensor_names(found["transformer"])):
         found["adapter"] = ()
         faults.pop("adapter", None)
-    return found, faults
+    return found, faults, damage
 
 
 def _fault(part: str, files: tuple[Path, ...]) -> str | None:
@@ -252,6 +260,10 @@ def _files_at(place: Path) -> tuple[Path, ...]:
     if place.suffix:
         return (place,) if place.is_file() else ()
     return find_shards(place.parent, place.name)
+
+
+def _is_started(spec: ModelSpec, folder: Path) -> bool:
+    return any(_is_begun(place) for places in _places(spec, folder).values() for place in places)
 
 
 def _is_begun(place: Path) -> bool:

@@ -10,6 +10,7 @@ Source: LoRA, arXiv 2106.09685; Omni-Avatar/OmniAvatar, Apache-2.0, for the name
 """
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,15 +27,19 @@ from omniavatar.weights.convert import Shapes, transformer_key
 
 logger = logging.getLogger(__name__)
 
-TARGETS: Mapping[str, tuple[str, ...]] = {
-    "q": ("attn1.to_q", "attn2.to_q"),
-    "k": ("attn1.to_k", "attn2.to_k"),
-    "v": ("attn1.to_v", "attn2.to_v"),
-    "o": ("attn1.to_out.0", "attn2.to_out.0"),
-    "ffn.0": ("ffn.net.0.proj",),
-    "ffn.2": ("ffn.net.2",),
+LAYERS: Mapping[str, str] = {
+    "self_attn.q": "attn1.to_q",
+    "self_attn.k": "attn1.to_k",
+    "self_attn.v": "attn1.to_v",
+    "self_attn.o": "attn1.to_out.0",
+    "cross_attn.q": "attn2.to_q",
+    "cross_attn.k": "attn2.to_k",
+    "cross_attn.v": "attn2.to_v",
+    "cross_attn.o": "attn2.to_out.0",
+    "ffn.0": "ffn.net.0.proj",
+    "ffn.2": "ffn.net.2",
 }
-"""Layers of each block that a target in the adapter's config.json stands for."""
+"""Layers of each block that an adapter may change: published names -> diffusers' names."""
 
 CONFIG_VALUES = ("lora_rank", "lora_alpha", "lora_target_modules")
 
@@ -89,7 +94,7 @@ class Adapter:
 
     Attributes:
         rank, alpha: a change counts `alpha / rank` times.
-        targets: which layers of each block are changed, as keys of `TARGETS`.
+        targets: which layers of each block are changed: ends of published names, as in peft.
         changes: by the changed layer, without ".weight".
         tensors: those that replace or join the base's.
     """
@@ -116,7 +121,7 @@ class Adapter:
             for name in base
             if (block := ".".join(name.split(".")[:2])).startswith("blocks.")
             for target in self.targets
-            for layer in TARGETS[target]
+            for layer in _layers_of(target)
         }
         faults = [f"no change of {name}" for name in sorted(layers - self.changes.keys())]
         faults += [
@@ -212,11 +217,29 @@ def _read_config(config: Mapping[str, Any]) -> tuple[int, float, tuple[str, ...]
     if missing:
         raise WeightsError(f"The adapter's config.json lacks {', '.join(missing)}. Fetch it again.")
     rank, alpha, targets = (config[name] for name in CONFIG_VALUES)
-    names = tuple(targets.split(",") if isinstance(targets, str) else targets)
-    numbers = isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0
-    if not numbers or not set(names) <= TARGETS.keys():
+    listed = targets.split(",") if isinstance(targets, str) else targets
+    names = tuple(filter(None, (str(name).strip() for name in listed or ())))
+    if (
+        not _is_number(rank)
+        or rank != int(rank)
+        or rank < 1
+        or not _is_number(alpha)
+        or not all(map(_layers_of, names))
+    ):
         raise WeightsError(
             f"The adapter's config.json has the rank {rank!r}, the alpha {alpha!r} and the targets "
-            f"{', '.join(names)}; targets can be {', '.join(TARGETS)}."
+            f"{', '.join(names)}. Rank and alpha are numbers, and targets can be q, k, v and o, "
+            "also with self_attn. or cross_attn. before, ffn.0 and ffn.2."
         )
-    return rank, float(alpha), names
+    return int(rank), float(alpha), names
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
+
+
+def _layers_of(target: str) -> tuple[str, ...]:
+    """The layers of a block that a target stands for: those that it is the end of the name of."""
+    return tuple(layer for name, layer in LAYERS.items() if f".{name}".endswith(f".{target}"))

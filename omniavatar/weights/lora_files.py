@@ -38,9 +38,9 @@ FOLDER_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and peft call the file in a folder that they write."""
 
 _PREFIX = re.compile(
-    r"^(?:base_model\.model\.|diffusion_model\.|pipe\.dit\.|transformer\.|model\.|unet\.)+"
+    r"^(?:base_model\.model\.|diffusion_model\.|pipe\.|dit\.|transformer\.|model\.|module\.|unet\.)+"
 )
-_FLAT_PREFIX = re.compile(r"^lora_(?:unet|transformer)_")
+_FLAT_PREFIX = re.compile(r"^lora_(?:unet|transformer)_+")
 
 _FLAT_RULES: Rules = (
     (r"^blocks_(\d+)", r"blocks.\1"),
@@ -173,6 +173,11 @@ def read_lora(choice: LoraChoice) -> Lora:
                 raise WeightsError(f"{file} has the {found[1]} of {found[0]} twice.")
             else:
                 parts[found] = tensors[name]
+                if not parts[found].is_floating_point() and found[1] != "alpha":
+                    raise WeightsError(
+                        f"{file} has {name} in {parts[found].dtype}, a quantised form that is not "
+                        "read. Use the LoRA in float16 or bfloat16."
+                    )
     if unknown:
         raise WeightsError(
             f"{file} has tensors of no format that is known: {shorten(unknown)}. Use a plain LoRA "
@@ -240,12 +245,15 @@ def _pair(
     if down is None or up is None:
         raise WeightsError(f"{file} has only one of two matrices for {layer}.")
     rank = down.shape[0] if down.ndim else 0
-    if down.ndim < 2 or up.ndim < 2 or up.shape[1] != rank or math.prod(up.shape[2:]) != 1:
+    is_pair = rank > 0 and down.ndim >= 2 and up.ndim >= 2 and up.shape[1] == rank
+    if not is_pair or math.prod(up.shape[2:]) != 1:
         raise WeightsError(
             f"{file} has matrices for {layer} that do not multiply: {tuple(up.shape)} and "
             f"{tuple(down.shape)}."
         )
     alpha = parts.get((layer, "alpha"))
+    if alpha is not None and alpha.numel() != 1:
+        raise WeightsError(f"{file} has {alpha.numel()} numbers for the alpha of {layer}.")
     scale = alpha_of(layer, rank) if alpha is None else float(alpha.item()) / rank
     return Change(down=down, up=up, scale=scale)
 
