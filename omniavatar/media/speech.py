@@ -33,6 +33,10 @@ MAX_SECONDS = 2 * 3600.0
 MAX_CHANNELS = 8
 """Beyond 7.1 there is no common order of loudspeakers, so the video's stereo could not be mixed."""
 
+MAX_LEVEL = 1e5
+"""Of a sample; full scale is 1. Floats may go beyond, as in a WAV that holds 16-bit numbers as they
+are, but from 1e8 on ffmpeg's AAC encoder does not come to an end."""
+
 _BLOCK_SAMPLES = 1 << 16
 _AU_HEADER = struct.Struct(">4sIIIII")  # magic, offset of the data, its size, coding, rate, c
 _DURATION = re.compile(r"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
@@ -98,9 +102,8 @@ def load_speech(
         rate = recording.sample_rate
         start = round(start_seconds * rate)
         stop = None if seconds is None else start + max(round(seconds * rate), 1)
-        for block in _mono_blocks(process, recording.channels):
+        for block in _mono_blocks(process, path, recording.channels):
             part = block[max(start - heard, 0) : None if stop is None else max(stop - heard, 0)]
-            _check_finite(path, part)
             heard += len(block)
             decoded += part.tobytes()
             if len(decoded) > 4 * MAX_SECONDS * rate:
@@ -137,7 +140,7 @@ def probe_speech(path: str | os.PathLike[str]) -> Recording:
     _check_file(path)
     with _decode(path, "-t", "0.1", log_level="info") as (process, recording):
         _check_channels(path, recording)
-        if not any(len(block) for block in _mono_blocks(process, recording.channels)):
+        if not any(len(block) for block in _mono_blocks(process, path, recording.channels)):
             raise _soundless(path)
         process.wait()
         match = _DURATION.search(process.log)
@@ -191,10 +194,11 @@ def _decode(
         yield process, Recording(sample_rate=rate, channels=channels, duration_seconds=None)
 
 
-def _mono_blocks(process: Ffmpeg, channels: int) -> Iterator[NDArray[np.float32]]:
+def _mono_blocks(process: Ffmpeg, path: Path, channels: int) -> Iterator[NDArray[np.float32]]:
     while data := process.stdout.read(_BLOCK_SAMPLES * channels * 4):
         whole = len(data) // (channels * 4) * channels
         block = np.frombuffer(data, ">f4", count=whole).astype(np.float32)
+        _check_level(path, block)  # of each channel: their mean may hide it
         yield block.reshape(-1, channels).mean(axis=1)  # [n, c] -> [n]
 
 
@@ -210,10 +214,12 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path.name} may not be read. Change its permissions.", field="audio")
 
 
-def _check_finite(path: Path, block: NDArray[np.float32]) -> None:
-    if not np.isfinite(block).all():
+def _check_level(path: Path, block: NDArray[np.float32]) -> None:
+    loudest = float(np.abs(block).max(initial=0))
+    if not loudest <= MAX_LEVEL:  # nor is NaN
+        kind = "far too loud" if math.isfinite(loudest) else "not numbers"
         raise InputError(
-            f"{path.name} holds samples that are not numbers. Export it again, as 16-bit WAV.",
+            f"{path.name} holds samples that are {kind}. Export it again, as 16-bit WAV.",
             field="audio",
         )
 
