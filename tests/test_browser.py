@@ -112,6 +112,11 @@ def test_a_draft_becomes_the_full_version_of_the_same_seed(visit, folder, tmp_pa
     visit.unfold("Share, or make it by a program")
     link = page.locator("#link textarea, #link input")
     expect(link).not_to_have_value("")
-    with visiting(page.context.browser, link.input_value()) as other:
+    shared = link.input_value()
+    page.locator("#history button").nth(1).click()  # the draft
+    expect(link).not_to_have_value(shared)
+    expect(page.locator("#srt")).to_be_hidden()
+    expect(page.locator("#captioned")).to_be_hidden()
+    with visiting(page.context.browser, shared) as other:
         other.play("#video video", 0.2)
         expect(other.page.locator("#history img")).to_have_count(0)

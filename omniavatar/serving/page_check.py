@@ -22,7 +22,7 @@ from omniavatar import (
     preflight,
     read_inputs,
 )
-from omniavatar.serving import drawings, wording
+from omniavatar.serving import controls, drawings, wording
 from omniavatar.serving.jobs import Jobs, told_as
 from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_inputs import HELPER, Form, Updates, request_values
@@ -55,7 +55,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
             )
         except Exception as error:
             return {
-                form.framing: drawings.fault(told_as(error)),
+                form.framing: drawings.fault(controls.as_on_page(told_as(error))),
                 form.framing_panel: gr.Group(visible=True),
                 form.picture_warnings: gr.HTML(visible=False),
             }
@@ -69,6 +69,10 @@ def connect_check(form: Form, jobs: Jobs) -> None:
         return {
             form.framing: drawn,
             form.framing_panel: gr.Group(visible=True),
+            form.own_focus: gr.Checkbox(
+                interactive=not found.is_whole,
+                info="Nothing is cut off, so there is nothing to move." if found.is_whole else "",
+            ),
             form.picture_warnings: _warnings(found.warnings),
         }
 
@@ -87,7 +91,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
             return _shown(check_speech(path, spec, **part), path, spec, part, None)
         except Exception as error:
             return {
-                form.voice: drawings.fault(told_as(error)),
+                form.voice: drawings.fault(controls.as_on_page(told_as(error))),
                 form.voice_panel: gr.Group(visible=True),
                 form.voice_warnings: gr.HTML(visible=False),
             }
@@ -143,13 +147,18 @@ def connect_check(form: Form, jobs: Jobs) -> None:
             **HELPER,
         )
 
-    on_change(OF_PICTURE, look, [form.framing, form.framing_panel, form.picture_warnings])
+    on_change(
+        OF_PICTURE,
+        look,
+        [form.framing, form.framing_panel, form.own_focus, form.picture_warnings],
+    )
     on_change(OF_VOICE, listen, [form.voice, form.voice_panel, form.voice_warnings])
     on_change(OF_TIME, estimate, [form.estimate], form.memory)
 
 
 def _warnings(sentences: Sequence[str]) -> Any:
-    return gr.HTML(drawings.warnings(sentences), visible=bool(sentences))
+    told = [controls.as_on_page(sentence) for sentence in sentences]
+    return gr.HTML(drawings.warnings(told), visible=bool(told))
 
 
 def _path(upload: Any) -> str | None:

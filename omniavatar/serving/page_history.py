@@ -89,5 +89,5 @@ def _caption(view: JobView) -> str:
     """When it was made, in the server's time, and what kind of video it is."""
     made = time.strftime("%d %b, %H:%M", time.localtime(view.created)).lstrip("0")
     kinds = ["draft"] if view.options.get("draft") else []
-    kinds += ["in part"] if view.state != "finished" else []
+    kinds += ["unfinished"] if view.state != "finished" else []
     return " · ".join([made, *kinds])

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import gradio as gr
 from gradio.components import Component
 
-from omniavatar.serving import wording
+from omniavatar.serving import controls, wording
 from omniavatar.serving.jobs import JobView
 
 Updates = dict[Component, Any]
@@ -194,7 +194,8 @@ def _status(view: JobView) -> str:
         time = wording.times(view.elapsed_seconds, view.remaining_seconds)
         return bar(view.phase, time, fraction=view.fraction) + more
     if view.error is not None:
-        return f"<p class='error' role='alert'>{escape(view.error)}</p>" + more
+        sentence = controls.as_on_page(view.error)
+        return f"<p class='error' role='alert'>{escape(sentence)}</p>" + more
     outcome = wording.outcome(
         view.state,
         elapsed_seconds=view.elapsed_seconds,
