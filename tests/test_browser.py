@@ -31,7 +31,9 @@ def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, folder):
     visit.expect_status("Part 1 of 1, step")
     expect(page.locator("#status [role=progressbar]")).to_be_visible()
     expect(page.locator("#preview img")).to_be_visible()
+    expect(page.locator("#history")).to_contain_text("in the making")
     visit.expect_status("25 frames")
+    expect(page.locator("#history")).not_to_contain_text("in the making")
     seen = visit.play("#video video", 0.5)
     assert seen["width"] == 128
     assert seen["seconds"] == pytest.approx(1.0, abs=0.05)
@@ -93,6 +95,7 @@ def test_a_draft_becomes_the_full_version_of_the_same_seed(visit, folder, tmp_pa
     visit.agree()
     visit.press("Quick draft")
     visit.expect_status("75 frames")
+    visit.expect_status("seed")  # which it says a moment later
     seed = page.locator("#status").inner_text().rpartition("seed ")[2].split()[0]
     visit.press("Make the full version")
     visit.expect_status("80 frames")

@@ -125,10 +125,16 @@ def test_an_absent_model_is_one_sentence(visit, folder):
     visit.upload(folder / "face.png", folder / "voice.wav")
     visit.unfold("Advanced settings")
     visit.page.get_by_label("OmniAvatar 14B").check()
+    expect(visit.page.locator("#estimate")).to_contain_text("downloaded first: 71.9 GB")
     visit.agree()
     visit.press("Generate")
     visit.expect_status("14B")
     expect(visit.page.locator("#generate")).to_be_enabled()
+
+
+def test_link_to_a_video_that_is_gone_says_so(browser, app):
+    with visiting(browser, f"{app.url}?video={'0' * 32}") as visit:
+        visit.expect_status("not here any more")
 
 
 def test_an_example_fills_the_form(visit):

@@ -18,7 +18,9 @@ from omniavatar import (
     SpeechCheck,
     check_picture,
     check_speech,
+    describe_bytes,
     load_speech,
+    missing_bytes,
     preflight,
     read_inputs,
 )
@@ -126,7 +128,9 @@ def connect_check(form: Form, jobs: Jobs) -> None:
         told = wording.about(seconds)
         is_measured = jobs.is_measured(model, memory=memory)
         measured = "as measured on this machine" if is_measured else "at a guess"
-        return f"<p>Takes {told}, {measured}</p>"
+        size = missing_bytes(spec)
+        more = f" It is downloaded first: {describe_bytes(size)}." if size else ""
+        return f"<p>Takes {told}, {measured}.{more}</p>"
 
     def on_change(
         names: tuple[str, ...], run: Callable[..., Any], outputs: list[Any], *also: gr.Dropdown

@@ -36,6 +36,7 @@ SHOW_STATUS = (
 SHOW_FORM = (
     "(visit) => { document.querySelector('#form').scrollIntoView({block: 'start'}); return visit; }"
 )
+GONE = "The video of this link is not here any more. Videos are deleted after some days."
 NO_AGREEMENT = (
     "Tick the box above first: the person in the picture and the owner of the voice have agreed. "
     "It is asked once in each browser."
@@ -127,7 +128,6 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
                 updates = show(view, screen, before)
                 if before is None or view.ended:
                     updates |= _busy(form, busy=not view.ended)
-                if view.ended:
                     updates |= show_history(jobs.history(visit["visitor"]), history)
                 yield updates
                 before = view
@@ -142,9 +142,11 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
         """A page is opened: by a new visitor, an old one, or somebody with the link to a video."""
         visit = known(visit)
         linked = str(browser.query_params.get("video") or "")
-        if linked and jobs.view(linked) is not None:
-            visit["job"] = linked
+        is_gone = bool(linked) and jobs.view(linked) is None
+        if linked:
+            visit["job"] = "" if is_gone else linked
         return {
+            screen.status: f"<p class='error' role='alert'>{GONE}</p>" if is_gone else gr.skip(),
             history.visit: visit,
             form.agreed: bool(visit["agreed"]),
             form.banner: gr.HTML(visible=not visit["agreed"]),
@@ -193,7 +195,10 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
     ).then(restore, history.visit, form.restorable, **HELPER)
     screen.stop.click(stop, history.visit, screen.stop, **HELPER)
     page.load(
-        arrive, history.visit, [history.visit, form.agreed, form.banner, *history.shown], **HELPER
+        arrive,
+        history.visit,
+        [history.visit, form.agreed, form.banner, screen.status, *history.shown],
+        **HELPER,
     ).then(follow, history.visit, shown, **FOLLOW)
 
 

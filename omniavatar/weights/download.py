@@ -134,6 +134,13 @@ def fetch(
     return place
 
 
+def missing_bytes(spec: ModelSpec, folder: Path | str | None = None) -> int:
+    """How much `fetch` would download, or 0 when all files are there."""
+    if not isinstance(spec.source, Published):
+        return 0
+    return _size(_missing(spec, find_folder(spec, folder), None))
+
+
 def check_files(
     spec: ModelSpec, *, folder: Path | str | None = None, layout: HubLayout | None = None
 ) -> tuple[str, ...]:
@@ -426,8 +433,11 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _needs(spec: ModelSpec, missing: Missing, folder: Path) -> str:
-    size = sum(file.size for _, files in missing for file in files)
-    return f"{spec.name} needs {describe_bytes(size)} more in {folder.absolute()}"
+    return f"{spec.name} needs {describe_bytes(_size(missing))} more in {folder.absolute()}"
+
+
+def _size(missing: Missing) -> int:
+    return sum(file.size for _, files in missing for file in files)
 
 
 def _names(missing: Missing) -> str:
