@@ -1,5 +1,6 @@
 """What a marketer does with the page, in a real browser: from upload to a video that plays."""
 
+import re
 from urllib.parse import urlsplit
 
 import pytest
@@ -113,6 +114,11 @@ def test_a_draft_becomes_the_full_version_of_the_same_seed(visit, folder, tmp_pa
     assert "-->" in download.value.path().read_text()
 
     visit.unfold("Share, or make it by a program")
+    visit.unfold("Settings of this video")
+    expect(page.locator("#used")).to_contain_text(seed)
+    expect(page.locator("#python textarea")).to_have_value(re.compile(f"seed={seed},"))
+    expect(page.locator("#curl textarea")).to_have_value(re.compile(f'"seed": {seed}'))
+    assert not visit.serious_faults()
     link = page.locator("#link textarea, #link input")
     expect(link).not_to_have_value("")
     shared = link.input_value()

@@ -29,8 +29,8 @@ class Extras:
     captioned: gr.DownloadButton
     share: gr.Accordion
     link: gr.Textbox
-    python: gr.Code
-    curl: gr.Code
+    python: gr.Textbox
+    curl: gr.Textbox
 
 
 def build_extras() -> Extras:
@@ -58,10 +58,13 @@ def build_extras() -> Extras:
             interactive=False,
             elem_id="link",
         )
-        python = gr.Code(
-            label="Python", language="python", interactive=False, lines=1, elem_id="python"
+        # Text, as Gradio's colours of code can not be read by everyone, nor its box be scrolled.
+        python = gr.Textbox(
+            label="Python", buttons=["copy"], interactive=False, max_lines=40, elem_id="python"
         )
-        curl = gr.Code(label="curl", language="shell", interactive=False, lines=1, elem_id="curl")
+        curl = gr.Textbox(
+            label="curl", buttons=["copy"], interactive=False, max_lines=40, elem_id="curl"
+        )
     return Extras(
         text=text,
         write=write,
