@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from omniavatar.tiers import MEMORY_TIERS
     from omniavatar.weights.catalog import CATALOG, ModelSpec
     from omniavatar.weights.converted import ConvertProgress, convert
-    from omniavatar.weights.download import DownloadProgress, check_files, fetch
+    from omniavatar.weights.download import DownloadProgress, check_files, fetch, missing_bytes
     from omniavatar.weights.files import describe_bytes
     from omniavatar.weights.presets import PRESETS, LoraChoice, Preset, suggest_preset
     from omniavatar.weights.record import settle_spec
@@ -112,6 +112,7 @@ _HOMES = {
     "measure_accuracy": "bench",
     "measure_chunk": "bench",
     "measure_tiers": "bench",
+    "missing_bytes": "weights.download",
     "preflight": "checks",
     "probe_speech": "media.speech",
     "read_inputs": "inputs",
@@ -178,6 +179,7 @@ __all__ = [
     "measure_accuracy",
     "measure_chunk",
     "measure_tiers",
+    "missing_bytes",
     "preflight",
     "probe_speech",
     "read_inputs",

@@ -69,6 +69,12 @@ class PictureCheck:
     faces: "tuple[Face, ...]"
     warnings: tuple[str, ...]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the picture is cut off, but for a rounding's worth."""
+        left, top, right, bottom = self.crop
+        return right - left > 0.995 and bottom - top > 0.995
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SpeechCheck:
@@ -246,7 +252,7 @@ def _about_picture(picture: Picture, faces: "Sequence[Face]", spec: ModelSpec) -
         if face.left < left or face.right > right or face.top < top or face.bottom > bottom:
             yield (
                 "The framing cuts off a part of the face. Move the focus, choose another shape, "
-                "or fit the whole picture with contain."
+                "or set the fit to contain."
             )
         share = (face.bottom - face.top) * rows * scale / picture.height
         if share < SMALL_FACE:

@@ -1,5 +1,6 @@
 """What a marketer does with the page, in a real browser: from upload to a video that plays."""
 
+import re
 from urllib.parse import urlsplit
 
 import pytest
@@ -31,7 +32,9 @@ def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, folder):
     visit.expect_status("Part 1 of 1, step")
     expect(page.locator("#status [role=progressbar]")).to_be_visible()
     expect(page.locator("#preview img")).to_be_visible()
+    expect(page.locator("#history")).to_contain_text("in the making")
     visit.expect_status("25 frames")
+    expect(page.locator("#history")).not_to_contain_text("in the making")
     seen = visit.play("#video video", 0.5)
     assert seen["width"] == 192
     assert seen["seconds"] == pytest.approx(1.0, abs=0.05)
@@ -93,6 +96,7 @@ def test_a_draft_becomes_the_full_version_of_the_same_seed(visit, folder, tmp_pa
     visit.agree()
     visit.press("Quick draft")
     visit.expect_status("75 frames")
+    visit.expect_status("seed")  # which it says a moment later
     seed = page.locator("#status").inner_text().rpartition("seed ")[2].split()[0]
     visit.press("Make the full version")
     visit.expect_status("80 frames")
@@ -110,8 +114,18 @@ def test_a_draft_becomes_the_full_version_of_the_same_seed(visit, folder, tmp_pa
     assert "-->" in download.value.path().read_text()
 
     visit.unfold("Share, or make it by a program")
+    visit.unfold("Settings of this video")
+    expect(page.locator("#used")).to_contain_text(seed)
+    expect(page.locator("#python textarea")).to_have_value(re.compile(f"seed={seed},"))
+    expect(page.locator("#curl textarea")).to_have_value(re.compile(f'"seed": {seed}'))
+    assert not visit.serious_faults()
     link = page.locator("#link textarea, #link input")
     expect(link).not_to_have_value("")
-    with visiting(page.context.browser, link.input_value()) as other:
+    shared = link.input_value()
+    page.locator("#history button").nth(1).click()  # the draft
+    expect(link).not_to_have_value(shared)
+    expect(page.locator("#srt")).to_be_hidden()
+    expect(page.locator("#captioned")).to_be_hidden()
+    with visiting(page.context.browser, shared) as other:
         other.play("#video video", 0.2)
         expect(other.page.locator("#history img")).to_have_count(0)

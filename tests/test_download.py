@@ -10,6 +10,8 @@ import time
 import pytest
 from hub_server import Hub, published_files
 
+from omniavatar import CATALOG, missing_bytes
+
 BASE = "Wan2.1-T2V-14B"
 SHARD = "diffusion_pytorch_model-00002-of-00006.safetensors"
 NEEDED = {
@@ -239,6 +241,12 @@ def test_refusal_of_one_file_ends_the_download_and_keeps_the_others(hub, tmp_pat
     download(hub, tmp_path)
     here, there = content_of(hub, tmp_path)
     assert here == there
+
+
+def test_what_is_missing_is_known_without_the_hub(tmp_path):
+    spec = CATALOG["1.3B"]
+    assert missing_bytes(spec, tmp_path) == spec.download_bytes
+    assert missing_bytes(CATALOG["nano"], tmp_path) == 0
 
 
 def test_bundled_model_needs_no_download(hub, tmp_path):

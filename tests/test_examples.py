@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from omniavatar import GenerationRequest, load_image, load_speech
+from omniavatar.serving.batch_rows import read_rows
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 REQUESTS = sorted(EXAMPLES.glob("*.json"))
@@ -21,9 +22,18 @@ def test_request_is_valid_and_finds_its_files(path):
     assert request.prompt
 
 
+def test_table_is_a_batch_of_files_that_are_there():
+    files = {path.name: path for path in EXAMPLES.iterdir()}
+    rows = read_rows(files, settings={}, model="nano", most=3)
+    assert [row.error for row in rows] == [None] * 3
+    assert rows[2].request.audio_seconds == 3
+
+
 def test_every_picture_and_recording_is_asked_for_by_a_request():
     asked = {name for path in REQUESTS for name in json.loads(path.read_text()).values()}
-    files = {path.name for path in EXAMPLES.iterdir() if path.suffix not in (".json", ".md")}
+    files = {
+        path.name for path in EXAMPLES.iterdir() if path.suffix not in (".json", ".md", ".csv")
+    }
     assert files <= asked
 
 

@@ -60,6 +60,13 @@ def test_drawn_presenters_are_never_taken_for_a_face_elsewhere(number):
         assert face.centre == pytest.approx((0.5, 0.5), abs=0.15)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_drawn_face_is_found_once_its_lines_are_softened(number):
+    (face,) = find_faces(load_image(EXAMPLES / f"presenter-{number}.png"))
+    assert face.score == 1
+    assert 0.35 < face.right - face.left < 0.6
+
+
 def test_two_people_are_two_faces(photograph):
     both = np.concatenate([photograph[:300], photograph[:300, ::-1]], axis=1)
     assert len([face for face in find_faces(both) if face.score == 1]) == 2

@@ -148,6 +148,8 @@ def pictures() -> Iterator[Attack]:
         "program": b"\x7fELF" + bytes(200),
         "html": b"<html><script>alert(1)</script>",
         "32 bits": floats.getvalue(),
+        "phone": b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(200),
+        "icon": b"\0\0\1\0\1\0\x10\x10\0\0\1\0\x20\0\x68\4\0\0\x16\0\0\0" + bytes(1128),
         "sound": wav(),
     }
     for name, content in refused.items():
@@ -173,6 +175,10 @@ def recordings(folder) -> Iterator[Attack]:
     numbers = np.full(1600, np.nan, "<f4").tobytes()
     ffmpeg(*("-f", "f32le", "-ar", "16000", "-ac", "1", "-i", "-"), "-c:a", "pcm_f32le",
            folder / "nan.wav", stdin=numbers)  # fmt: skip
+    times = np.arange(1600) / 1600
+    tone = np.stack([np.sin(times * 900), -np.sin(times * 900)], 1) * 1e9
+    ffmpeg(*("-f", "f32le", "-ar", "16000", "-ac", "2", "-i", "-"), "-c:a", "pcm_f32le",
+           folder / "loud.wav", stdin=tone.astype("<f4").tobytes())  # fmt: skip
     for name, content in {
         "one": wav(b"\1\0"),
         "slow": wav(rate=1),
@@ -187,6 +193,7 @@ def recordings(folder) -> Iterator[Attack]:
         "picture": picture(),
         "video without sound": (folder / "silent.mp4").read_bytes(),
         "not numbers": (folder / "nan.wav").read_bytes(),
+        "a thousand million times too loud": (folder / "loud.wav").read_bytes(),
         "no samples": wav(b""),
         "sixty channels": wav(bytes(12000), channels=60),
         "header alone": b"RIFF\xff\xff\xff\xffWAVEfmt ",

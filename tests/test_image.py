@@ -219,6 +219,11 @@ def test_what_is_no_picture_is_refused(tmp_path, data):
     assert "JPEG, PNG" in refusal(tmp_path / "a.jpg")
 
 
+def test_photo_in_the_format_of_phones_is_called_by_its_name(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(200))
+    assert "HEIC" in refusal(tmp_path / "a.jpg")
+
+
 def test_missing_empty_and_special_files_are_refused(tmp_path):
     (tmp_path / "empty.png").touch()
     os.mkfifo(tmp_path / "pipe.png")

@@ -107,6 +107,14 @@ def test_a_fault_of_ours_is_logged_and_not_shown(tmp_path, values, caplog):
     assert "/secret/place" in caplog.text
 
 
+def test_a_fault_says_nothing_of_where_the_server_keeps_things(jobs, values):
+    job_id = jobs.submit("nano", {**values, "steps": 20}, visitor="me")
+    for view in jobs.follow(job_id):
+        if view.step == 1:
+            view.audio.unlink(missing_ok=True)
+    assert view.error.startswith("video.mp4 was written without sound, because voice.wav can no")
+
+
 def test_a_job_tells_how_far_the_download_of_its_model_is(tmp_path, values):
     jobs = Jobs(DistantPipelines([2]), StoreSettings(data=tmp_path))
     views = wait(jobs, jobs.submit("nano", values, visitor="me"))

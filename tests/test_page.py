@@ -1,10 +1,14 @@
 """The form in a real browser, before anything is made: what it shows, refuses and switches off."""
 
+import numpy as np
 import pytest
 from app_process import write_voice
+from media_files import write_wav
 from page_driver import MADE, visiting
 from PIL import Image
 from playwright.sync_api import expect
+
+from omniavatar import load_speech
 
 
 @pytest.fixture
@@ -21,7 +25,7 @@ def test_what_is_missing_or_can_not_be_used_is_told_at_once_and_the_page_goes_on
     expect(page.locator("#fault")).to_contain_text("agreed")
     visit.agree()
     visit.press("Generate")
-    expect(page.locator("#fault")).to_contain_text("There is no image yet")
+    expect(page.locator("#fault")).to_contain_text("There is no picture yet")
     page.set_input_files("#image input[type=file]", folder / "bad.png")
     expect(page.locator("#framing")).to_contain_text("bad.png is not a picture")
     page.set_input_files("#audio input[type=file]", folder / "bad.wav")
@@ -29,6 +33,20 @@ def test_what_is_missing_or_can_not_be_used_is_told_at_once_and_the_page_goes_on
     visit.press("Generate")
     expect(page.locator("#fault")).to_contain_text("bad.png")
     expect(page.locator("#generate")).to_be_enabled()
+
+
+def test_camera_and_microphone_are_used_like_uploads(visit):
+    page = visit.page
+    page.locator("#image").get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.locator("#image").get_by_label("capture photo").click()
+    expect(page.locator("#framing img")).to_be_visible()
+    page.locator("#audio").get_by_label("Record audio").click()
+    page.locator("#audio").get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(1500)  # of speech
+    page.locator("#audio").get_by_role("button", name="Stop").first.click()
+    expect(page.locator("#voice")).to_contain_text("seconds of video")
+    expect(page.locator("#estimate")).to_contain_text("Takes")
 
 
 def test_the_framing_follows_a_click_and_the_fit(visit, folder, tmp_path):
@@ -47,6 +65,9 @@ def test_the_framing_follows_a_click_and_the_fit(visit, folder, tmp_path):
     page.get_by_label("Whole picture").check()
     expect(crop).to_be_hidden()
     expect(page.locator("#focus_x")).to_contain_text("nothing is cut")
+    page.set_input_files("#image input[type=file]", folder / "face.png")
+    expect(page.locator("#own_focus")).to_contain_text("nothing to move")
+    expect(page.locator("#own_focus input")).to_be_disabled()
 
 
 def test_the_voice_is_cut_and_warned_about(visit, folder, tmp_path):
@@ -68,15 +89,28 @@ def test_the_voice_is_cut_and_warned_about(visit, folder, tmp_path):
     expect(page.locator("#voice")).to_contain_text("lasts 10.0 s")
 
 
+def test_advice_names_the_controls_as_the_page_does(visit, folder, tmp_path):
+    page = visit.page
+    voice = load_speech(folder / "voice.wav").samples
+    late = write_wav(tmp_path / "late.wav", np.concatenate([np.zeros(3 * 16000), voice]), 16000)
+    page.set_input_files("#audio input[type=file]", late)
+    expect(page.locator("#voice-panel .block.warnings")).to_contain_text("use “Start at second” 2.")
+    page.locator("#audio").get_by_label("Clear").click()
+    expect(page.locator("#voice-panel")).to_be_hidden()
+
+
 def test_settings_follow_the_model_and_those_without_effect_say_why(visit):
     page = visit.page
     visit.unfold("Advanced settings")
     steps = page.locator("#steps input[type=number]")
     expect(steps).to_have_value("4")
+    prompt = page.locator("#prompt textarea")
+    prompt.fill("A man nods slowly.")
     expect(page.locator("#step_cache input").first).to_be_disabled()
     expect(page.locator("#step_cache")).to_contain_text("not calibrated for nano")
     page.get_by_label("OmniAvatar 14B").check()
     expect(steps).to_have_value("50")
+    expect(prompt).to_have_value("A man nods slowly.")
     expect(page.locator("#step_cache input").first).to_be_enabled()
     guidance = page.locator("#guidance input[type=number]")
     guidance.fill("1")
@@ -91,10 +125,16 @@ def test_an_absent_model_is_one_sentence(visit, folder):
     visit.upload(folder / "face.png", folder / "voice.wav")
     visit.unfold("Advanced settings")
     visit.page.get_by_label("OmniAvatar 14B").check()
+    expect(visit.page.locator("#estimate")).to_contain_text("downloaded first: 71.9 GB")
     visit.agree()
     visit.press("Generate")
     visit.expect_status("14B")
     expect(visit.page.locator("#generate")).to_be_enabled()
+
+
+def test_link_to_a_video_that_is_gone_says_so(browser, app):
+    with visiting(browser, f"{app.url}?video={'0' * 32}") as visit:
+        visit.expect_status("not here any more")
 
 
 def test_an_example_fills_the_form(visit):

@@ -194,6 +194,19 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path):
         load_speech(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_far_beyond_full_scale_are_refused(tmp_path, channels):
+    # The second channel is the first upside down: their mean is silence.
+    samples = 1e8 * voice(0.1, 16000, 1) * np.array([1, -1])[:channels]
+    ffmpeg(
+        *("-f", "f32le", "-ar", "16000", "-ac", str(channels), "-i", "-"),
+        *("-c:a", "pcm_f32le", tmp_path / "a.wav"),
+        stdin=samples.astype("<f4").tobytes(),
+    )
+    with pytest.raises(InputError, match="far too loud"):
+        load_speech(tmp_path / "a.wav")
+
+
 def test_more_channels_than_a_common_layout_has_are_refused(tmp_path):
     write_wav(tmp_path / "a.wav", voice(0.1, 16000, 9), 16000)
     assert "9 channels" in refusal(tmp_path / "a.wav")
@@ -258,6 +271,16 @@ def test_normalised_speech_has_mean_zero_and_variance_one():
 def test_import_stays_light():
     code = "import sys, omniavatar.media.speech; print({'librosa', 'torch'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_recording_at_another_rate_waits_for_no_large_library(tmp_path):
+    wav = write_wav(tmp_path / "a.wav", voice(0.1, 48000), 48000)
+    code = (
+        "import sys; from omniavatar.media.speech import load_speech; load_speech(sys.argv[1]); "
+        "print({'librosa', 'numba', 'scipy', 'torch'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code, wav], capture_output=True, text=True)
     assert result.stdout.strip() == "set()", result.stderr
 
 

@@ -11,6 +11,20 @@ def test_seconds_are_shown_as_a_clock(seconds, shown):
     assert wording.clock(seconds) == shown
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (3, "a few seconds"),
+        (41, "about 45 seconds"),
+        (100, "about 2 minutes"),
+        (7000, "about 1.9 hours"),
+        (6.4e6, "about 74 days"),
+    ],
+)
+def test_estimates_are_told_in_units_that_people_think_in(seconds, told):
+    assert wording.about(seconds) == told
+
+
 def test_a_step_says_how_far_the_job_is_and_how_long_it_takes():
     step = StepDone(
         chunk=2,

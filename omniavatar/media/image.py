@@ -190,10 +190,17 @@ def _open(path: Path) -> Image.Image:
             f"{path.name} may not be read. Change its permissions.", field="image"
         ) from error
     except Exception as error:  # as above: nearly anything
+        kind = "a HEIC photo, which is not" if _is_heic(path) else "not a picture that can be"
         raise InputError(
-            f"{path.name} is not a picture that can be read. Give a {ACCEPTED} file.",
-            field="image",
+            f"{path.name} is {kind} read. Give a {ACCEPTED} file.", field="image"
         ) from error
+
+
+def _is_heic(path: Path) -> bool:
+    """Whether a file begins like those in which phones keep photos."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in (b"heic", b"heix")
 
 
 def _check_size(path: Path, image: Image.Image) -> None:

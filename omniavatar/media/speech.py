@@ -1,13 +1,14 @@
 """A recording in any common format as mono samples at the rate that the speech encoder hears.
 
-ffmpeg decodes, because phones send m4a and browsers webm, which librosa can not read by itself;
-then the channels are averaged block by block, and librosa resamples: the same samples as
-`librosa.load` gives in the published code.
+ffmpeg decodes, because phones send m4a and browsers webm; then the channels are averaged block by
+block, and soxr resamples: the same samples as `librosa.load` gives in the published code, without
+the seconds that its import takes.
 """
 
 # n samples, c channels
 
 import logging
+import math
 import os
 import re
 import struct
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from omniavatar.errors import InputError
@@ -30,6 +32,10 @@ MAX_SECONDS = 2 * 3600.0
 
 MAX_CHANNELS = 8
 """Beyond 7.1 there is no common order of loudspeakers, so the video's stereo could not be mixed."""
+
+MAX_LEVEL = 1e5
+"""Of a sample; full scale is 1. Floats may go beyond, as in a WAV that holds 16-bit numbers as they
+are, but from 1e8 on ffmpeg's AAC encoder does not come to an end."""
 
 _BLOCK_SAMPLES = 1 << 16
 _AU_HEADER = struct.Struct(">4sIIIII")  # magic, offset of the data, its size, coding, rate, c
@@ -96,9 +102,8 @@ def load_speech(
         rate = recording.sample_rate
         start = round(start_seconds * rate)
         stop = None if seconds is None else start + max(round(seconds * rate), 1)
-        for block in _mono_blocks(process, recording.channels):
+        for block in _mono_blocks(process, path, recording.channels):
             part = block[max(start - heard, 0) : None if stop is None else max(stop - heard, 0)]
-            _check_finite(path, part)
             heard += len(block)
             decoded += part.tobytes()
             if len(decoded) > 4 * MAX_SECONDS * rate:
@@ -121,9 +126,7 @@ def load_speech(
     samples = np.frombuffer(decoded, np.float32)
     duration = len(samples) / rate
     if rate != sample_rate:
-        import librosa  # takes seconds, which only recordings at another rate need to wait
-
-        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
+        samples = _resample(samples, rate, sample_rate)
     return Speech(samples=samples, sample_rate=sample_rate, duration_seconds=duration)
 
 
@@ -137,7 +140,7 @@ def probe_speech(path: str | os.PathLike[str]) -> Recording:
     _check_file(path)
     with _decode(path, "-t", "0.1", log_level="info") as (process, recording):
         _check_channels(path, recording)
-        if not any(len(block) for block in _mono_blocks(process, recording.channels)):
+        if not any(len(block) for block in _mono_blocks(process, path, recording.channels)):
             raise _soundless(path)
         process.wait()
         match = _DURATION.search(process.log)
@@ -161,6 +164,16 @@ def normalise(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return ((samples - samples.mean()) / spread).astype(np.float32, copy=False)
 
 
+def _resample(samples: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.float32]:
+    """The recording at another rate, as long as before to within a sample, [n] -> [n'].
+
+    Source: librosa.resample of librosa/librosa, ISC, for the quality and the length.
+    """
+    length = math.ceil(len(samples) * (wanted / rate))
+    resampled = soxr.resample(samples, rate, wanted, quality="HQ")[:length]
+    return np.pad(resampled, (0, length - len(resampled)))
+
+
 @contextmanager
 def _decode(
     path: Path, *limits: str, log_level: str = "error"
@@ -181,10 +194,11 @@ def _decode(
         yield process, Recording(sample_rate=rate, channels=channels, duration_seconds=None)
 
 
-def _mono_blocks(process: Ffmpeg, channels: int) -> Iterator[NDArray[np.float32]]:
+def _mono_blocks(process: Ffmpeg, path: Path, channels: int) -> Iterator[NDArray[np.float32]]:
     while data := process.stdout.read(_BLOCK_SAMPLES * channels * 4):
         whole = len(data) // (channels * 4) * channels
         block = np.frombuffer(data, ">f4", count=whole).astype(np.float32)
+        _check_level(path, block)  # of each channel: their mean may hide it
         yield block.reshape(-1, channels).mean(axis=1)  # [n, c] -> [n]
 
 
@@ -200,10 +214,12 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path.name} may not be read. Change its permissions.", field="audio")
 
 
-def _check_finite(path: Path, block: NDArray[np.float32]) -> None:
-    if not np.isfinite(block).all():
+def _check_level(path: Path, block: NDArray[np.float32]) -> None:
+    loudest = float(np.abs(block).max(initial=0))
+    if not loudest <= MAX_LEVEL:  # nor is NaN
+        kind = "far too loud" if math.isfinite(loudest) else "not numbers"
         raise InputError(
-            f"{path.name} holds samples that are not numbers. Export it again, as 16-bit WAV.",
+            f"{path.name} holds samples that are {kind}. Export it again, as 16-bit WAV.",
             field="audio",
         )
 

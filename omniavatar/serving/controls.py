@@ -4,6 +4,7 @@ The page shows controls that stand at the chosen model's values. The API has pla
 parameters, in which a setting that is left out takes the model's own value.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from inspect import Parameter, Signature, signature
@@ -32,10 +33,11 @@ LABELS = {
     "aspect": "Shape",
     "cover": "Fill the frame",
     "contain": "Whole picture",
-    "focus_x": "Middle, from left to right",
-    "focus_y": "Middle, from top to bottom",
+    "focus_x": "Focus, from left to right",
+    "focus_y": "Focus, from top to bottom",
     "audio_start": "Start at second",
     "audio_seconds": "Seconds to use",
+    "silence_seconds": "Seconds of silence in front",
 }
 # Controls that stand beside a drawing of what they do, and need no words.
 SHOWN = ("aspect", "fit", "focus_x", "focus_y", "audio_start", "audio_seconds")
@@ -133,6 +135,12 @@ def describe(entry: Field[Any]) -> str:
 def page_label(name: str) -> str:
     """What the page calls a setting or one of its choices."""
     return LABELS.get(name) or label(name)
+
+
+def as_on_page(sentence: str) -> str:
+    """A sentence of the request's, with its names of settings and fits as the page has them."""
+    names = [name for name in ENTRIES if "_" in name] + ["contain"]
+    return re.sub(rf"\b({'|'.join(names)})\b", lambda m: f"“{page_label(m[1])}”", sentence)
 
 
 def label(name: str) -> str:

@@ -631,7 +631,11 @@ class Jobs:
         self._changed.notify_all()
 
     def _end(self, job: _Job, state: State, error: Exception | None = None) -> None:
-        told = None if error is None else told_as(error)
+        told = None
+        if error is not None:  # where the server keeps things is nobody's business but its own
+            told = told_as(error).replace(f"{self.store.video(job.id).parent}{os.sep}", "")
+            for path in self.store.inputs(job.asked):
+                told = told.replace(f"{path.parent}{os.sep}", "")
         named = error.field if isinstance(error, InputError) else None
         self._set(job, replace(job.status, state=state, ended=time.time(), error=told, field=named))
 

@@ -14,7 +14,15 @@ from omniavatar.serving.batch_rows import gather, read_rows
 from omniavatar.serving.batches import Batches, BatchView
 from omniavatar.serving.jobs import Jobs, told_as
 from omniavatar.serving.page_history import History, agreement, known
-from omniavatar.serving.page_inputs import CONSENT, HELPER, Form, Updates, placed, request_values
+from omniavatar.serving.page_inputs import (
+    CONSENT,
+    EXAMPLE_FOLDER,
+    HELPER,
+    Form,
+    Updates,
+    placed,
+    request_values,
+)
 from omniavatar.serving.page_screen import bar
 
 HOW = (
@@ -24,8 +32,8 @@ HOW = (
     "the files that it names. A zip of all of it will do. What a table does not say is taken from "
     "the form of <em>One video</em>.</p>"
 )
-HEADERS = ["Row", "Video", "State", "Told"]
-NO_AGREEMENT = "Tick first that the people in these videos have agreed."
+HEADERS = ["Row", "Video", "State", "Note"]
+NO_AGREEMENT = "Tick first that everybody in these videos has agreed."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,12 @@ def build_batch() -> BatchForm:
                 type="filepath",
                 height=220,
                 elem_id="batch-files",
+            )
+            gr.DownloadButton(
+                "Download an example of a table",
+                value=str(EXAMPLE_FOLDER / "table.csv"),
+                size="sm",
+                elem_id="batch-example",
             )
             agreed = gr.Checkbox(
                 False,

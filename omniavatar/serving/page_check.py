@@ -18,11 +18,13 @@ from omniavatar import (
     SpeechCheck,
     check_picture,
     check_speech,
+    describe_bytes,
     load_speech,
+    missing_bytes,
     preflight,
     read_inputs,
 )
-from omniavatar.serving import drawings, wording
+from omniavatar.serving import controls, drawings, wording
 from omniavatar.serving.jobs import Jobs, told_as
 from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_inputs import HELPER, Form, Updates, request_values
@@ -55,7 +57,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
             )
         except Exception as error:
             return {
-                form.framing: drawings.fault(told_as(error)),
+                form.framing: drawings.fault(controls.as_on_page(told_as(error))),
                 form.framing_panel: gr.Group(visible=True),
                 form.picture_warnings: gr.HTML(visible=False),
             }
@@ -69,6 +71,10 @@ def connect_check(form: Form, jobs: Jobs) -> None:
         return {
             form.framing: drawn,
             form.framing_panel: gr.Group(visible=True),
+            form.own_focus: gr.Checkbox(
+                interactive=not found.is_whole,
+                info="Nothing is cut off, so there is nothing to move." if found.is_whole else "",
+            ),
             form.picture_warnings: _warnings(found.warnings),
         }
 
@@ -87,7 +93,7 @@ def connect_check(form: Form, jobs: Jobs) -> None:
             return _shown(check_speech(path, spec, **part), path, spec, part, None)
         except Exception as error:
             return {
-                form.voice: drawings.fault(told_as(error)),
+                form.voice: drawings.fault(controls.as_on_page(told_as(error))),
                 form.voice_panel: gr.Group(visible=True),
                 form.voice_warnings: gr.HTML(visible=False),
             }
@@ -122,7 +128,9 @@ def connect_check(form: Form, jobs: Jobs) -> None:
         told = wording.about(seconds)
         is_measured = jobs.is_measured(model, memory=memory)
         measured = "as measured on this machine" if is_measured else "at a guess"
-        return f"<p>Takes {told}, {measured}</p>"
+        size = missing_bytes(spec)
+        more = f" It is downloaded first: {describe_bytes(size)}." if size else ""
+        return f"<p>Takes {told}, {measured}.{more}</p>"
 
     def on_change(
         names: tuple[str, ...], run: Callable[..., Any], outputs: list[Any], *also: gr.Dropdown
@@ -143,13 +151,18 @@ def connect_check(form: Form, jobs: Jobs) -> None:
             **HELPER,
         )
 
-    on_change(OF_PICTURE, look, [form.framing, form.framing_panel, form.picture_warnings])
+    on_change(
+        OF_PICTURE,
+        look,
+        [form.framing, form.framing_panel, form.own_focus, form.picture_warnings],
+    )
     on_change(OF_VOICE, listen, [form.voice, form.voice_panel, form.voice_warnings])
     on_change(OF_TIME, estimate, [form.estimate], form.memory)
 
 
 def _warnings(sentences: Sequence[str]) -> Any:
-    return gr.HTML(drawings.warnings(sentences), visible=bool(sentences))
+    told = [controls.as_on_page(sentence) for sentence in sentences]
+    return gr.HTML(drawings.warnings(told), visible=bool(told))
 
 
 def _path(upload: Any) -> str | None:

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
+from omniavatar import load_image
 from omniavatar.serving.jobs import JobView
 
 NOBODY = {"visitor": "", "job": "", "batch": "", "agreed": ""}
 LONGEST = 24  # videos that are shown
+THUMBNAIL = 256  # pixels a side, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,20 +77,31 @@ def agreement(visit: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_history(views: Sequence[JobView], history: History) -> dict[Any, Any]:
-    """The newest videos first; those without a picture are not shown."""
-    shown = [view for view in views if view.poster is not None][:LONGEST]
+    """The newest videos first, those that are still to be made included; not those of which there
+    is nothing."""
+    shown = [view for view in views if view.poster is not None or not view.ended][:LONGEST]
     return {
         history.gallery: gr.Gallery(
-            [(str(view.poster), _caption(view)) for view in shown], visible=bool(shown)
+            [(_picture(view), _caption(view)) for view in shown], visible=bool(shown)
         ),
         history.jobs: [view.id for view in shown],
         history.empty: gr.HTML(visible=not shown),
     }
 
 
+def _picture(view: JobView) -> str | Image.Image:
+    """A frame of the video, or the portrait while there is none."""
+    if view.poster is not None:
+        return str(view.poster)
+    portrait = Image.fromarray(load_image(view.image))
+    portrait.thumbnail((THUMBNAIL, THUMBNAIL))
+    return portrait
+
+
 def _caption(view: JobView) -> str:
     """When it was made, in the server's time, and what kind of video it is."""
     made = time.strftime("%d %b, %H:%M", time.localtime(view.created)).lstrip("0")
     kinds = ["draft"] if view.options.get("draft") else []
-    kinds += ["in part"] if view.state != "finished" else []
+    if view.state != "finished":
+        kinds.append("unfinished" if view.ended else "in the making")
     return " · ".join([made, *kinds])

@@ -24,7 +24,7 @@ DEFAULT_MODEL = "nano"
 EXAMPLE_FOLDER = Path(__file__).parents[2] / "examples"
 EXAMPLES = {
     "Or start from an example": "presenter-*.json",
-    "For the published models": "real-*.json",
+    "A photograph, for 1.3B and 14B": "real-*.json",
 }
 HELPER: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 CONSENT = "The person in the picture and the owner of the voice have agreed to this video"
@@ -33,6 +33,12 @@ CONSENT_BANNER = (
     "<p>Use only pictures and voices of people who have agreed to be shown and heard like this. "
     "Your tick is noted with every video, and every video says in its metadata that it was "
     "generated, and how.</p>"
+)
+DRAFT_SECONDS = 3.0
+DRAFT_STEPS = 0.5  # of those of the full version
+DRAFT_HELP = (
+    f"<p>Quick draft: the first {DRAFT_SECONDS:g} seconds in half the steps, to see whether you "
+    "like it.</p>"
 )
 Updates = dict[Component, Any]
 
@@ -152,7 +158,7 @@ def build_form() -> Form:
             framing = gr.HTML(elem_id="framing", js_on_load=_CLICK_ON_PICTURE)
             with gr.Column(min_width=150, elem_id="framing-choices"):
                 show("aspect", "fit")
-                own_focus = gr.Checkbox(False, label="Move the middle", elem_id="own_focus")
+                own_focus = gr.Checkbox(False, label="Move the focus", elem_id="own_focus")
         with gr.Row(visible=False) as focus_panel:
             show("focus_x", "focus_y")
         picture_warnings = gr.HTML(visible=False, elem_classes="warnings")
@@ -174,6 +180,7 @@ def build_form() -> Form:
         draft = gr.Button("Quick draft", size="lg", scale=2, min_width=120, elem_id="draft")
     fault = gr.HTML(visible=False, elem_id="fault")
     estimate = gr.HTML(elem_id="estimate")
+    gr.HTML(DRAFT_HELP, elem_id="draft-help")
     with gr.Accordion("Advanced settings", open=False, elem_id="advanced"):
         model = gr.Radio(
             [(each.title, name) for name, each in CATALOG.items()],
@@ -207,7 +214,7 @@ def build_form() -> Form:
         with gr.Accordion("Differences from the published code", open=False):
             show_rest("compatibility")
     with examples:
-        _build_examples(settings)
+        _build_examples(settings, own_focus, focus_panel)
     return Form(
         settings={name: settings[name] for name in controls.ENTRIES},
         model=model,
@@ -243,7 +250,10 @@ def connect_form(form: Form) -> None:
         spec = spec_of(model)
         updates: Updates = {form.model: gr.Radio(info=spec.description)}
         for name in of_model:
-            updates[settings[name]] = gr.update(**controls.page_default(name, spec))
+            shown = controls.page_default(name, spec)
+            if "placeholder" in shown:
+                shown.pop("value")  # what people wrote stays: only the grey hint is the model's
+            updates[settings[name]] = gr.update(**shown)
         return updates
 
     def show_effects(model: str, *chosen: bool, **values: Any) -> Updates:
@@ -333,7 +343,9 @@ def _press(row: Row, chip: Chip, prompt: str) -> str:
     return with_sentence(prompt, row, chip)
 
 
-def _build_examples(settings: Mapping[str, Component]) -> None:
+def _build_examples(
+    settings: Mapping[str, Component], own_focus: gr.Checkbox, focus_panel: gr.Row
+) -> None:
     """Pictures to begin with: a press fills the form with the request file of one."""
     for label, pattern in EXAMPLES.items():
         if not (paths := sorted(EXAMPLE_FOLDER.glob(pattern))):
@@ -349,9 +361,13 @@ def _build_examples(settings: Mapping[str, Component]) -> None:
                         min_width=0,
                         elem_classes="example",
                     )
-                    request |= {"audio_start": 0, "audio_seconds": None}
-                    parts = [settings[name] for name in request]
-                    button.click(partial(list, request.values()), None, parts, **HELPER)
+                    # What was set for the picture and the voice before does not stay with these.
+                    unset = {"audio_start": 0, "audio_seconds": None, "silence_seconds": 0}
+                    begun: Updates = {
+                        settings[name]: value for name, value in (unset | request).items()
+                    }
+                    begun |= {own_focus: False, focus_panel: gr.update(visible=False)}
+                    button.click(partial(dict, begun), None, [*begun], **HELPER)
 
 
 def _read_example(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import gradio as gr
 
 from omniavatar import OmniAvatarError, align_captions, burn_captions, load_speech, to_srt
-from omniavatar.serving import snippets
+from omniavatar.serving import controls, snippets
 from omniavatar.serving.jobs import Jobs, JobView, told_as
 from omniavatar.serving.page_history import History, known
 from omniavatar.serving.page_inputs import HELPER, Updates
@@ -28,8 +29,8 @@ class Extras:
     captioned: gr.DownloadButton
     share: gr.Accordion
     link: gr.Textbox
-    python: gr.Code
-    curl: gr.Code
+    python: gr.Textbox
+    curl: gr.Textbox
 
 
 def build_extras() -> Extras:
@@ -57,10 +58,13 @@ def build_extras() -> Extras:
             interactive=False,
             elem_id="link",
         )
-        python = gr.Code(
-            label="Python", language="python", interactive=False, lines=1, elem_id="python"
+        # Text, as Gradio's colours of code can not be read by everyone, nor its box be scrolled.
+        python = gr.Textbox(
+            label="Python", buttons=["copy"], interactive=False, max_lines=40, elem_id="python"
         )
-        curl = gr.Code(label="curl", language="shell", interactive=False, lines=1, elem_id="curl")
+        curl = gr.Textbox(
+            label="curl", buttons=["copy"], interactive=False, max_lines=40, elem_id="curl"
+        )
     return Extras(
         text=text,
         write=write,
@@ -103,7 +107,7 @@ def connect_extras(extras: Extras, history: History, jobs: Jobs) -> None:
             try:
                 yield _made(view, text, Path(folder), burnt=burnt)
             except Exception as error:
-                told = told_as(error)
+                told = escape(controls.as_on_page(told_as(error)))
                 yield {extras.told: f"<p class='error' role='alert'>{told}</p>"}
 
     def _made(view: JobView | None, text: str, folder: Path, *, burnt: bool) -> Updates:
@@ -121,8 +125,16 @@ def connect_extras(extras: Extras, history: History, jobs: Jobs) -> None:
             made = {extras.srt: gr.DownloadButton(value=str(path), visible=True)}
         return {**made, extras.told: f"<p>{count}. Look them over before you publish them.</p>"}
 
-    extras.share.expand(fill, history.visit, [extras.link, extras.python, extras.curl], **HELPER)
+    def forget() -> Updates:
+        """What was made for one video is not offered beside the next."""
+        hidden = gr.DownloadButton(visible=False)
+        return {extras.told: "", extras.srt: hidden, extras.captioned: hidden}
+
     shown = [extras.told, extras.srt, extras.captioned]
+    calls = [extras.link, extras.python, extras.curl]
+    extras.share.expand(fill, history.visit, calls, **HELPER)
+    history.visit.change(fill, history.visit, calls, **HELPER)
+    history.visit.change(forget, None, shown, **HELPER)
     for button, run in ((extras.write, write), (extras.burn, burn)):
         button.click(
             run,

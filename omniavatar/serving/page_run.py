@@ -8,11 +8,14 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 
 from omniavatar import GenerationRequest, InputError
+from omniavatar.serving import controls
 from omniavatar.serving.jobs import Jobs, JobView, told_as
 from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_history import History, agreement, known, show_history
 from omniavatar.serving.page_inputs import (
     CONSENT,
+    DRAFT_SECONDS,
+    DRAFT_STEPS,
     HELPER,
     Form,
     Updates,
@@ -22,8 +25,6 @@ from omniavatar.serving.page_inputs import (
 )
 from omniavatar.serving.page_screen import Screen, show
 
-DRAFT_SECONDS = 3.0
-DRAFT_STEPS = 0.5  # of those of the full version
 FOLLOW: dict[str, Any] = {
     "show_progress": "hidden",
     "concurrency_limit": None,
@@ -35,7 +36,11 @@ SHOW_STATUS = (
 SHOW_FORM = (
     "(visit) => { document.querySelector('#form').scrollIntoView({block: 'start'}); return visit; }"
 )
-NO_AGREEMENT = "Tick first that the people in it have agreed. It is asked once in each browser."
+GONE = "The video of this link is not here any more. Videos are deleted after some days."
+NO_AGREEMENT = (
+    "Tick the box above first: the person in the picture and the owner of the voice have agreed. "
+    "It is asked once in each browser."
+)
 
 
 def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, jobs: Jobs) -> None:
@@ -87,7 +92,8 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
                 memory=options.get("memory"),
             )
         except Exception as error:
-            told = f"<p class='error' role='alert'>{escape(told_as(error))}</p>"
+            sentence = controls.as_on_page(told_as(error))
+            told = f"<p class='error' role='alert'>{escape(sentence)}</p>"
             return {has_begun: False, form.fault: gr.HTML(told, visible=True)}
         view = jobs.view(job)
         assert view is not None
@@ -122,7 +128,6 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
                 updates = show(view, screen, before)
                 if before is None or view.ended:
                     updates |= _busy(form, busy=not view.ended)
-                if view.ended:
                     updates |= show_history(jobs.history(visit["visitor"]), history)
                 yield updates
                 before = view
@@ -137,9 +142,11 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
         """A page is opened: by a new visitor, an old one, or somebody with the link to a video."""
         visit = known(visit)
         linked = str(browser.query_params.get("video") or "")
-        if linked and jobs.view(linked) is not None:
-            visit["job"] = linked
+        is_gone = bool(linked) and jobs.view(linked) is None
+        if linked:
+            visit["job"] = "" if is_gone else linked
         return {
+            screen.status: f"<p class='error' role='alert'>{GONE}</p>" if is_gone else gr.skip(),
             history.visit: visit,
             form.agreed: bool(visit["agreed"]),
             form.banner: gr.HTML(visible=not visit["agreed"]),
@@ -188,7 +195,10 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
     ).then(restore, history.visit, form.restorable, **HELPER)
     screen.stop.click(stop, history.visit, screen.stop, **HELPER)
     page.load(
-        arrive, history.visit, [history.visit, form.agreed, form.banner, *history.shown], **HELPER
+        arrive,
+        history.visit,
+        [history.visit, form.agreed, form.banner, screen.status, *history.shown],
+        **HELPER,
     ).then(follow, history.visit, shown, **FOLLOW)
 
 

@@ -4,6 +4,7 @@ Everything on it is made from a `JobView`, so that a page that is opened again, 
 shows the same as the one that began the job.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import gradio as gr
 from gradio.components import Component
 
-from omniavatar.serving import wording
+from omniavatar.serving import controls, wording
 from omniavatar.serving.jobs import JobView
 
 Updates = dict[Component, Any]
@@ -51,7 +52,7 @@ class Screen:
     again: gr.Button
     download: gr.DownloadButton
     poster: gr.DownloadButton
-    used: gr.JSON
+    used: gr.HTML
 
     @property
     def shown(self) -> list[Component]:
@@ -113,7 +114,7 @@ def build_screen() -> Screen:
             poster = gr.DownloadButton("Poster frame", size="md", elem_id="poster")
             again = gr.Button("Change and run again", size="md", elem_id="again")
         with gr.Accordion("Settings of this video", open=False):
-            used = gr.JSON(show_label=False, elem_id="used")
+            used = gr.HTML(elem_id="used")
     return Screen(
         empty=empty,
         video=video,
@@ -181,7 +182,7 @@ def show(view: JobView, screen: Screen, before: JobView | None = None) -> Update
         screen.download: gr.DownloadButton(value=str(view.video)),
         screen.poster: gr.DownloadButton(value=poster, visible=poster is not None),
         screen.full: gr.Button(visible=bool(view.options.get("draft"))),
-        screen.used: dict(view.used or view.settings),
+        screen.used: _table({"model": view.model, **(view.used or view.settings)}),
     }
 
 
@@ -194,7 +195,8 @@ def _status(view: JobView) -> str:
         time = wording.times(view.elapsed_seconds, view.remaining_seconds)
         return bar(view.phase, time, fraction=view.fraction) + more
     if view.error is not None:
-        return f"<p class='error' role='alert'>{escape(view.error)}</p>" + more
+        sentence = controls.as_on_page(view.error)
+        return f"<p class='error' role='alert'>{escape(sentence)}</p>" + more
     outcome = wording.outcome(
         view.state,
         elapsed_seconds=view.elapsed_seconds,
@@ -204,6 +206,31 @@ def _status(view: JobView) -> str:
     if view.state == "finished":
         return bar(view.phase, outcome) + more
     return bar(outcome) + more
+
+
+def _table(used: Mapping[str, Any]) -> str:
+    """The settings of a video in the order and the words of the form; no empty ones."""
+    names = ["model", *(name for name in controls.ENTRIES if name in used)]
+    rows = [
+        f"<tr><th scope='row'>{escape(controls.page_label(name))}</th>"
+        f"<td>{escape(_plain(used[name]))}</td></tr>"
+        for name in dict.fromkeys([*names, *used])
+        if used[name] not in (None, "")
+    ]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _plain(value: Any) -> str:
+    """A value as people write it."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case Mapping():
+            return ", ".join(f"{name}: {_plain(each)}" for name, each in value.items())
+        case _:
+            return str(value)
 
 
 def _address(path: Path) -> str:

@@ -55,7 +55,8 @@ def uploaded_file(value: Any, *, field: str) -> Path:
     """
     path = value.get("path") if isinstance(value, dict) else None
     if value is None or path in (None, ""):
-        raise InputError(f"There is no {field} yet: please upload one.", field=field)
+        noun = {"image": "picture", "audio": "recording"}.get(field, field)
+        raise InputError(f"There is no {noun} yet: please upload one.", field=field)
     place = _within(path, ())
     if place is None:
         raise _foreign(field)

@@ -84,21 +84,22 @@ def outcome(state: str, *, elapsed_seconds: float, seed: int, kept: bool) -> str
 
 
 def about(seconds: float) -> str:
-    """A duration that was estimated: "a few seconds", "about 40 seconds", "about 3 minutes"."""
+    """A duration that was estimated: "a few seconds", "about 40 seconds", "about 9 days"."""
     if seconds < 8:
         return "a few seconds"
     if seconds < 90:
         return f"about {math.ceil(seconds / 5) * 5} seconds"
     if seconds < 90 * 60:
         return f"about {math.ceil(seconds / 60)} minutes"
-    return f"about {seconds / 3600:.1f} hours"
+    if seconds < 48 * 3600:
+        return f"about {seconds / 3600:.1f} hours"
+    return f"about {seconds / 86400:.0f} days"
 
 
 def framing(found: PictureCheck) -> str:
     """What a video shows of a picture, in a line or two."""
-    left, top, right, bottom = found.crop
     size = f"{found.width} × {found.height} pixels"
-    if right - left > 0.995 and bottom - top > 0.995:
+    if found.is_whole:
         return f"{size}, the whole picture"
     around = "around the face" if found.faces else "around the middle"
     return f"{size}, {around}. Click on the picture to move it."

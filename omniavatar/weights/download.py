@@ -141,6 +141,14 @@ def fetch(
     return place
 
 
+def missing_bytes(spec: ModelSpec, folder: Path | str | None = None) -> int:
+    """How much `fetch` would download, or 0 when all files are there."""
+    if not isinstance(spec.source, Published):
+        return 0
+    place = find_folder(spec, folder)
+    return _size(_missing(spec, place, None), place)
+
+
 def check_files(
     spec: ModelSpec, *, folder: Path | str | None = None, layout: HubLayout | None = None
 ) -> tuple[str, ...]:
@@ -433,8 +441,12 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _needs(spec: ModelSpec, missing: Missing, folder: Path) -> str:
-    size = sum(file.size for _, file in _lacking(missing, folder))
+    size = _size(missing, folder)
     return f"{spec.name} needs {describe_bytes(size)} more in {folder.absolute()}"
+
+
+def _size(missing: Missing, folder: Path) -> int:
+    return sum(file.size for _, file in _lacking(missing, folder))
 
 
 def _names(missing: Missing, folder: Path) -> str:
