@@ -6,7 +6,7 @@ import shutil
 import pytest
 from app_process import ROOT, write_portrait, write_voice
 
-from omniavatar.serving import acceptance, cli
+from omniavatar.serving import acceptance, cli, remote
 
 ROWS = [
     "cold: 1 s",
@@ -70,6 +70,19 @@ def test_endpoint_that_does_nothing_right_is_not_accepted(tmp_path, monkeypatch,
     failed = {check["name"] for check in found["checks"] if check["passed"] is False}
     # The last two settings are refused before anything is sent.
     assert failed == {*ROWS[:2], *ROWS[3:8], "2 requests at once"}
+
+
+def test_endpoint_that_is_down_has_refused_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUNPOD_API_KEY", "key")
+    monkeypatch.setenv("RUNPOD_API_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(remote, "WAITS_SECONDS", ())
+    assert cli.main(["acceptance", "--seconds", "1", "--endpoint", "runpod:down"]) == 2
+    capsys.readouterr()
+    found = json.loads((tmp_path / "acceptance.json").read_text())
+    passed = {check["name"] for check in found["checks"] if check["passed"]}
+    # These two are told by the client itself.
+    assert passed == {"refused: steps out of range", "refused: overlap that splits a latent"}
 
 
 def test_guide_shows_a_checklist_that_was_passed():
