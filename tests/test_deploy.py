@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -210,7 +211,11 @@ def test_predictor_takes_the_fields_of_the_request(predictor_class):
             assert shown.default == entry.default
 
 
-def test_predictor_makes_a_video_and_refuses_what_it_can_not(predictor_class, tmp_path, caplog):
+def test_predictor_makes_a_video_and_refuses_what_it_can_not(
+    predictor_class, tmp_path, caplog, monkeypatch
+):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     predictor = predictor_class()
     predictor.setup()
     values = {
@@ -229,6 +234,8 @@ def test_predictor_makes_a_video_and_refuses_what_it_can_not(predictor_class, tm
     assert isinstance(made, cog.Path)
     assert read_settings(made)["steps"] == 1
     assert re.search(r"50\.0% Part 1 of 1", caplog.text)
-    made.unlink()
     with pytest.raises(ValueError, match=r"^invalid_input \(image\): "):
         predictor.predict(**{**values, "image": values["audio"]})
+    assert not made.exists(), "no more than the last video is kept"
+    again = predictor.predict(**values)
+    assert list(tmp_path.glob("tmp/*")) == [again]

@@ -281,12 +281,16 @@ def test_prediction_that_may_have_begun_is_not_sent_twice(service, request_, tmp
     assert len(service.posts("/predictions")) == 1
 
 
-def test_prediction_that_refuses_its_input_says_so(service, request_, tmp_path):
+@pytest.mark.parametrize("before", ["", "Prediction failed: Prediction failed: ValueError: "])
+def test_prediction_that_refuses_its_input_says_so(before, service, request_, tmp_path):
     service.answers = {
         ("GET", "/models/me/avatar"): [(200, {"latest_version": {"id": "v1"}})],
         ("POST", "/predictions"): [(200, {"id": "p1"})],
         ("GET", "/predictions/p1"): [
-            (200, {"status": "failed", "error": "invalid_input (image): image is damaged."})
+            (
+                200,
+                {"status": "failed", "error": f"{before}invalid_input (image): image is damaged."},
+            )
         ],
     }
     with pytest.raises(InputError, match=r"^image is damaged") as error:

@@ -284,8 +284,9 @@ def _by_replicate(
 
 def _replicate_failure(status: Mapping[str, Any]) -> OmniAvatarError:
     error = str(status.get("error") or "no reason given")
-    # The predictor puts the code of a refused input in front, as there is one text only.
-    match = re.match(r"(\w+)(?: \((\w+)\))?: (.*)", error, re.DOTALL)
+    # There is one text only: the predictor puts code and field of a refused input in front of its
+    # sentence, and Cog what it says of every error in front of that.
+    match = re.search(rf"\b({'|'.join(REFUSED_INPUT)})(?: \((\w+)\))?: (.*)", error, re.DOTALL)
     if match and _refused_by_all(match[1], match[2]):
         return InputError(match[3], field=match[2])
     return EndpointError(f"The prediction ended as {status.get('status')}: {error}")
