@@ -449,12 +449,14 @@ def test_quiet_work_gives_signs_of_life_in_order(pipeline, files):
 
     hook = pipeline.models.transformer.register_forward_pre_hook(slow)
     try:
-        work(Worker(WorkerSettings(), pipeline, send=send), files, max_tokens=1088)
+        work(Worker(WorkerSettings(), pipeline, send=send), files, max_tokens=1088, steps=2)
     finally:
         hook.remove()
     assert len(told) >= 4
     elapsed = [progress["elapsed_seconds"] for _, progress in told]
     assert elapsed == sorted(elapsed)
+    left = [progress["remaining_seconds"] for _, progress in told if progress.get("step") == 1]
+    assert left[1] < left[0], "the time that is left passes"
 
 
 # ---- the bucket

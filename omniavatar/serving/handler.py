@@ -378,39 +378,51 @@ async def _report(job: Job, send: Send, told: "asyncio.Queue[Event | None]") -> 
     """Send every chunk, the newest step now and then, and a sign of life when nothing happens."""
     began, sent_at = time.monotonic(), -SECONDS_BETWEEN_STEPS
     latest: Event | None = None
+    came_at = began
     while True:
         try:
             event = await asyncio.wait_for(told.get(), SECONDS_OF_QUIET)
             if event is None:
                 return
-            latest = event
-            now = time.monotonic()
+            latest, came_at = event, time.monotonic()
             if isinstance(event, StepDone) and (
-                now - sent_at < SECONDS_BETWEEN_STEPS or not told.empty()
+                came_at - sent_at < SECONDS_BETWEEN_STEPS or not told.empty()
             ):
                 continue
         except TimeoutError:
             pass
         sent_at = time.monotonic()
         try:
-            await send(job, describe(latest, elapsed_seconds=sent_at - began))
+            progress = describe(
+                latest, elapsed_seconds=sent_at - began, quiet_seconds=sent_at - came_at
+            )
+            await send(job, progress)
         except Exception as error:  # the next may arrive
             logger.warning("%s: progress was not sent: %r", job.get("id"), error)
 
 
-def describe(event: Event | None, *, elapsed_seconds: float) -> dict[str, Any]:
-    """The progress that a sender sees: phase, percent and the time that is left."""
+def describe(
+    event: Event | None, *, elapsed_seconds: float, quiet_seconds: float = 0.0
+) -> dict[str, Any]:
+    """The progress that a sender sees: phase, percent and the time that is left.
+
+    Args:
+        event: the last one; None before the first.
+        elapsed_seconds: since the job began.
+        quiet_seconds: since the event, of which the time that was left then is shorter now.
+    """
     progress: dict[str, Any] = {"phase": "Reading the input", "percent": 0.0}
     if event is not None:
         progress["phase"] = wording.phase(event)
     if isinstance(event, Finished):
         progress["percent"] = 100.0
     if isinstance(event, StepDone | ChunkDone):
+        left = event.remaining_seconds
         progress |= {
             "percent": round(100 * event.fraction, 1),
             "chunk": event.chunk,
             "chunks": event.chunks,
-            "remaining_seconds": event.remaining_seconds,
+            "remaining_seconds": None if left is None else round(max(left - quiet_seconds, 0), 2),
         }
     if isinstance(event, StepDone):
         progress |= {"step": event.step, "steps": event.steps}
