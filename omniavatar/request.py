@@ -5,6 +5,7 @@ handler's checks are derived from the fields of `GenerationRequest` and their `S
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from omniavatar.errors import InputError
 
 Group = Literal["input", "basic", "advanced", "compatibility"]
+
+MOST_CHARACTERS = 10_000
+"""Of a text. The models' encoders hear 512 tokens, and a video remembers all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,7 +330,21 @@ def _checked(entry: Field[Any], hint: Any, value: Any) -> Any:
         raise InputError(
             f"{name} is {_shown(value)}. Use a value of type {kind.__name__}.", field=name
         )
+    if isinstance(value, str):
+        _check_text(name, value)
     return value
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(
+            f"{name} has {len(text)} characters. Use up to {MOST_CHARACTERS}; a model reads less.",
+            field=name,
+        )
+    if re.search("[\ud800-\udfff]", text):
+        raise InputError(
+            f"{name} holds half a character (a lone surrogate). Send it as UTF-8.", field=name
+        )
 
 
 def _shown(value: Any) -> str:

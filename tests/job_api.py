@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -141,7 +141,9 @@ def job_api() -> Iterator[JobAPI]:
 
 
 @contextmanager
-def running_worker(api: JobAPI, folder: Path, **variables: str) -> Iterator[subprocess.Popen[Any]]:
+def running_worker(
+    api: JobAPI, folder: Path, *, command: Sequence[str] = WORKER, **variables: str
+) -> Iterator[subprocess.Popen[Any]]:
     """A worker that takes its jobs from the API; its log is `worker.log`."""
     environment = worker_environment(
         folder,
@@ -156,7 +158,7 @@ def running_worker(api: JobAPI, folder: Path, **variables: str) -> Iterator[subp
     )
     with (folder / "worker.log").open("w") as log:
         process = subprocess.Popen(
-            WORKER, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
     api.worker = process
     try:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from app_process import ROOT, write_portrait, write_voice
 
-from omniavatar.serving import acceptance, cli
+from omniavatar.serving import acceptance, cli, remote
 
 ROWS = [
     "cold: 1 s",
@@ -26,12 +26,17 @@ ROWS = [
 
 def test_this_machine_passes_and_the_report_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = "acceptance --endpoint local --seconds 1 --steps 1 --price 0.36 --report out/list"
+    words = "acceptance --seconds 1 --steps 1 --price 0.36 --report out/list --guide guide.md"
     (tmp_path / "out").mkdir()
+    guide = tmp_path / "guide.md"
+    guide.write_text("# Guide\n\n<!-- acceptance -->\nof last year\n<!-- end -->\n\nThe rest.\n")
     assert cli.main(words.split()) == 0
     table = (tmp_path / "out" / "list.md").read_text()
     found = json.loads((tmp_path / "out" / "list.json").read_text())
     assert capsys.readouterr().out == table
+    assert guide.read_text() == (
+        f"# Guide\n\n<!-- acceptance -->\n{table}<!-- end -->\n\nThe rest.\n"
+    )
     assert [check["name"] for check in found["checks"]] == ROWS
     assert found["passed"]
     assert all(f"| {name} |" in table for name in ROWS)
@@ -65,12 +70,40 @@ def one_video_for_all(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("one_video_for_all")
 def test_endpoint_that_does_nothing_right_is_not_accepted(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["acceptance", "--seconds", "1"]) == 2
+    guide = tmp_path / "guide.md"
+    guide.write_text("<!-- acceptance -->\nof last year\n<!-- end -->\n")
+    assert cli.main(["acceptance", "--seconds", "1", "--guide", "guide.md"]) == 2
+    assert "of last year" in guide.read_text()
     assert "not accepted: cold: 1 s, warm: 1 s, guidance 3" in capsys.readouterr().err
     found = json.loads((tmp_path / "acceptance.json").read_text())
     failed = {check["name"] for check in found["checks"] if check["passed"] is False}
     # The last two settings are refused before anything is sent.
     assert failed == {*ROWS[:2], *ROWS[3:8], "2 requests at once"}
+
+
+def test_endpoint_that_is_down_has_refused_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUNPOD_API_KEY", "key")
+    monkeypatch.setenv("RUNPOD_API_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(remote, "WAITS_SECONDS", ())
+    assert cli.main(["acceptance", "--seconds", "1", "--endpoint", "runpod:down"]) == 2
+    capsys.readouterr()
+    found = json.loads((tmp_path / "acceptance.json").read_text())
+    passed = {check["name"] for check in found["checks"] if check["passed"]}
+    # These two are told by the client itself.
+    assert passed == {"refused: steps out of range", "refused: overlap that splits a latent"}
+
+
+@pytest.mark.parametrize("text", ["# Guide", "<!-- acceptance --> and no end", None])
+def test_place_that_is_not_there_is_told_before_the_work(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "guide.md").write_text(text)
+    assert cli.main(["acceptance", "--guide", "guide.md"]) == 2
+    assert "guide.md" in capsys.readouterr().err
+    assert cli.main(["acceptance", "--report", "absent/list"]) == 2
+    assert "absent" in capsys.readouterr().err
+    assert not (tmp_path / "acceptance.md").exists()
 
 
 def test_guide_shows_a_checklist_that_was_passed():

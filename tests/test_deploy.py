@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -79,18 +80,57 @@ def test_scripts_pass_the_linter_and_are_executable(script):
 
 def test_dry_run_shows_the_whole_deployment_and_hides_secrets():
     words = ["--image", "you/worker:1", "--model", "14B", "--volume", "v1", "--dry-run"]
-    shown = run(RUNPOD / "deploy.sh", *words, BUCKET_SECRET_ACCESS_KEY="hush")
+    private = {
+        "BUCKET_SECRET_ACCESS_KEY": 'hu"sh',
+        "OMNIAVATAR_AUTH": "me:hush",
+        "OMNIAVATAR_X": "1",
+    }
+    shown = run(RUNPOD / "deploy.sh", *words, **private)
     assert shown.returncode == 0, shown.stderr
     commands = [line for line in shown.stdout.splitlines() if line.startswith("+")]
     wanted = ("'docker' 'build'", "'docker' 'push'", "'template' 'create'", "'serverless' 'create'")
     assert all(part in line for part, line in zip(wanted, commands, strict=True))
-    assert "hush" not in shown.stdout
+    assert "sh" not in shown.stdout.split("'--env'")[1].split("OMNIAVATAR_MODEL")[0]
+    assert "OMNIAVATAR_AUTH" not in shown.stdout, "of the app"
     environment = json.loads(re.search(r"--env' '(\{.*?\})'", shown.stdout)[1])
     assert environment["OMNIAVATAR_MODEL"] == "14B"
     assert environment["OMNIAVATAR_WEIGHTS"] == "/runpod-volume/omniavatar"
 
 
-@pytest.mark.parametrize("words", [[], ["--image", "a", "--model", "14B"], ["--what"]])
+def test_deployment_calls_the_tools_with_what_they_made(tmp_path):
+    calls = tmp_path / "calls"
+    for name in ("docker", "runpodctl"):
+        tool = tmp_path / name
+        told = """echo '{"id": "'"$1"'-7"}'""" if name == "runpodctl" else "echo built"
+        tool.write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" >>"{calls}"\n{told}\n')
+        tool.chmod(0o755)
+    tools = f"{tmp_path}:{os.environ['PATH']}"
+    secret = {"BUCKET_SECRET_ACCESS_KEY": "hush 'quoted'"}
+    words = ["--image", "you/worker:1", "--model", "1.3B", "--baked"]
+    done = run(RUNPOD / "deploy.sh", *words, PATH=tools, **secret)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("--endpoint runpod:serverless-7\n")
+    called = calls.read_text().splitlines()
+    assert "BAKED_MODEL=1.3B" in called
+    assert called[called.index("--template-id") + 1] == "template-7"
+    environment = json.loads(called[called.index("--env") + 1])
+    assert environment["BUCKET_SECRET_ACCESS_KEY"] == "hush 'quoted'"
+    assert environment["OMNIAVATAR_WEIGHTS"] == "/weights"
+    (tmp_path / "docker").write_text("#!/bin/sh\nexit 3\n")
+    assert run(RUNPOD / "deploy.sh", *words, PATH=tools).returncode == 3
+    assert calls.read_text().splitlines() == called, "nothing is made of an image that is not there"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--image", "a", "--model", "14B"],
+        ["--what"],
+        ["--image"],
+        ["--image", "a", "--model", "2B"],
+    ],
+)
 def test_deployment_that_would_not_work_is_refused(words):
     refused = run(RUNPOD / "deploy.sh", *words, "--dry-run")
     assert refused.returncode == 2
@@ -171,7 +211,11 @@ def test_predictor_takes_the_fields_of_the_request(predictor_class):
             assert shown.default == entry.default
 
 
-def test_predictor_makes_a_video_and_refuses_what_it_can_not(predictor_class, tmp_path, caplog):
+def test_predictor_makes_a_video_and_refuses_what_it_can_not(
+    predictor_class, tmp_path, caplog, monkeypatch
+):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     predictor = predictor_class()
     predictor.setup()
     values = {
@@ -190,6 +234,8 @@ def test_predictor_makes_a_video_and_refuses_what_it_can_not(predictor_class, tm
     assert isinstance(made, cog.Path)
     assert read_settings(made)["steps"] == 1
     assert re.search(r"50\.0% Part 1 of 1", caplog.text)
-    made.unlink()
     with pytest.raises(ValueError, match=r"^invalid_input \(image\): "):
         predictor.predict(**{**values, "image": values["audio"]})
+    assert not made.exists(), "no more than the last video is kept"
+    again = predictor.predict(**values)
+    assert list(tmp_path.glob("tmp/*")) == [again]

@@ -9,8 +9,10 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +20,9 @@ import httpx
 import imageio.v3 as iio
 import pytest
 import torch
-from app_process import write_portrait, write_voice
+from app_process import ROOT, write_portrait, write_voice
 from job_api import WORKER, encode, job_api, running_worker, worker_environment
+from media_files import ffmpeg
 from moto.server import ThreadedMotoServer
 
 from omniavatar import AvatarPipeline, OutputError
@@ -33,6 +36,12 @@ QUICK = {
     "guidance": 1,
     "max_tokens": 256,
     "overlap_frames": 1,
+}
+A_BUCKET = {
+    "BUCKET_ENDPOINT_URL": "http://127.0.0.1:1",
+    "BUCKET_NAME": "videos",
+    "BUCKET_ACCESS_KEY_ID": "key",
+    "BUCKET_SECRET_ACCESS_KEY": "secret",
 }
 COMES_WITH_AN_ANSWER = {
     *("video", "duration_seconds", "frames", "fps", "width", "height", "seed"),
@@ -135,6 +144,70 @@ def test_twenty_jobs_are_all_answered_rightly_and_memory_stays_flat(platform, fi
     assert memory["good-5"] - memory["good-3"] < 150_000_000, memory
     assert platform.process.poll() is None
     assert not list((platform.folder / "temporary").glob("omniavatar-*"))
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_hostile_jobs_are_each_answered_with_a_sentence(platform, files):
+    """What the SDK can not send would be a job without an answer."""
+    api = platform.api
+    good = {"image": files.image, "audio": files.audio, **QUICK}
+    half = "\ud83d"  # of an emoji, which JSON can hold and UTF-8 can not
+    hostile = {
+        "half-prompt": ({**good, "prompt": f"hello {half}"}, "prompt"),
+        "half-name": ({**good, half: 1}, "?"),
+        "half-model": ({**good, "model": half}, "model"),
+        "half-image": ({**good, "image": half}, "image"),
+        "half-address": ({**good, "image": f"http://{half}.example/"}, "image"),
+        "long-name": ({**good, "x" * 1_000_000: 1}, "x" * 57 + "..."),
+        "long-model": ({**good, "model": ["nano"] * 100_000}, "model"),
+        "long-prompt": ({**good, "prompt": "word " * 500_000}, "prompt"),
+        "long-address": ({**good, "audio": "http://" + "a" * 1_000_000}, "audio"),
+        "deep-steps": ({**good, "steps": nested(900)}, "steps"),
+        "deep-image": ({**good, "image": nested(900)}, "image"),
+        "not-a-number": ({**good, "guidance": float("nan")}, "guidance"),
+        "large-number": ({**good, "seed": 10**4000}, "seed"),
+        "truth": ({**good, "steps": True}, "steps"),
+        "object": ({**good, "audio": {"url": "https://example.com/a.mp3"}}, "audio"),
+        "space": ({**good, "image": "AA " * 600_000}, "image"),
+        "twice": ({**good, "image": "data:image/png;base64,data:image/png;base64,AAAA"}, "image"),
+        "no-comma": ({**good, "image": "data:image/png;base64"}, "image"),
+        "swapped": ({**good, "image": files.audio, "audio": files.image}, "image"),
+        "late": ({**good, "audio_start": 5}, "audio_start"),
+    }
+    for name, (job, _) in hostile.items():
+        api.put(name, **job)
+    api.put("after", **good, prompt="\u202e <extra_id_0></s> \0 = ; # \\ \n \U0001f600")
+    for name, (_, field) in hostile.items():
+        result = api.answer(name)
+        told = (result["output"]["code"] in ("invalid_input", "too_large", "download_failed"),)
+        assert (*told, result["output"]["field"]) == (True, field), (name, result)
+        assert len(result["error"]) < 500, name
+        assert "\n" not in result["error"], name
+    assert api.answer("after")["output"]["frames"] == 10
+    assert not list((platform.folder / "temporary").glob("omniavatar-*"))
+
+
+def test_faults_of_ours_are_told_apart_and_a_full_gpu_stops_the_worker(files, tmp_path):
+    command = [sys.executable, str(ROOT / "tests" / "failing_worker.py")]
+    job = {"image": files.image, "audio": files.audio, **QUICK}
+    with job_api() as api, running_worker(api, tmp_path, command=command):
+        api.put("fault", **job)
+        result = api.answer("fault")
+        assert json.loads(result["error"])["error_message"] == "cosmic ray"
+        assert "output" not in result
+        assert "stopPod" not in result
+        api.put("full", **job)
+        result = api.answer("full")
+        assert result["output"]["code"] == "out_of_memory"
+        assert "too small for nano" in result["error"]
+        assert result["stopPod"] is True
+    assert not list((tmp_path / "temporary").glob("omniavatar-*"))
 
 
 def test_half_a_minute_of_speech_is_one_job_with_progress_in_order(platform, files):
@@ -263,6 +336,62 @@ def test_the_same_request_id_is_answered_without_work(pipeline, files):
     assert work(worker, files, request_id="../three")["field"] == "request_id"
 
 
+def test_request_id_of_another_request_gives_nobody_its_video(pipeline, files):
+    worker = Worker(WorkerSettings(), pipeline)
+    first = work(worker, files, request_id="one")
+    other = work(worker, files, request_id="one", seed=first["seed"] + 1)
+    assert (other["code"], other["field"]) == ("invalid_input", "request_id")
+    assert "another request" in other["error"]
+    assert work(worker, files, request_id="one") == first
+
+
+def test_hours_of_silence_in_a_small_file_take_no_memory(pipeline, files, tmp_path):
+    ffmpeg(*("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono"), "-t", "2000", tmp_path / "a.flac")
+    worker = Worker(WorkerSettings(max_video_seconds=5), pipeline)
+    audio = encode(tmp_path / "a.flac")
+    tracemalloc.start()
+    try:
+        answer = work(worker, files, audio=audio)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000  # all of it: 128 MB
+    finally:
+        tracemalloc.stop()
+    assert (answer["code"], answer["field"]) == ("too_large", "audio")
+    assert "more than 5 seconds" in answer["error"]
+    part = {"audio": audio, "audio_start": 1000, "audio_seconds": 0.4}
+    assert work(worker, files, **part)["frames"] == 10
+
+
+def test_cancelled_download_does_not_keep_the_worker(pipeline, files, temporary):
+    async def cancel(address):
+        worker = Worker(WorkerSettings(private_addresses=True, download_seconds=3000), pipeline)
+        job = {"image": address, "audio": files.audio, **QUICK}
+        task = asyncio.create_task(worker.handle({"id": "job", "input": job}))
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not list(temporary.glob("omniavatar-*"))
+        good = {"image": files.image, "audio": files.audio, **QUICK}
+        return await worker.handle({"id": "next", "input": good})
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes a connection and says nothing
+        port = silent.getsockname()[1]
+        answer = asyncio.run(cancel(f"http://127.0.0.1:{port}/portrait.png"))
+    assert answer["frames"] == 10
+
+
+def test_progress_that_is_lost_stops_no_other(pipeline, files):
+    told = []
+
+    async def send(_job, progress):
+        told.append(progress)
+        if len(told) == 1:
+            raise OSError("connection reset")
+
+    assert work(Worker(WorkerSettings(), pipeline, send=send), files)["frames"] == 10
+    assert told[-1]["percent"] == 100
+
+
 def test_files_are_gone_after_a_failed_job_and_the_fault_is_raised(
     pipeline, files, temporary, monkeypatch
 ):
@@ -326,12 +455,14 @@ def test_quiet_work_gives_signs_of_life_in_order(pipeline, files):
 
     hook = pipeline.models.transformer.register_forward_pre_hook(slow)
     try:
-        work(Worker(WorkerSettings(), pipeline, send=send), files, max_tokens=1088)
+        work(Worker(WorkerSettings(), pipeline, send=send), files, max_tokens=1088, steps=2)
     finally:
         hook.remove()
     assert len(told) >= 4
     elapsed = [progress["elapsed_seconds"] for _, progress in told]
     assert elapsed == sorted(elapsed)
+    left = [progress["remaining_seconds"] for _, progress in told if progress.get("step") == 1]
+    assert left[1] < left[0], "the time that is left passes"
 
 
 # ---- the bucket
@@ -366,6 +497,34 @@ def test_large_video_goes_to_the_bucket(pipeline, files, bucket_settings):
     assert count_frames(base64.b64encode(loaded.content)) == 10
 
 
+def test_bucket_is_sent_what_all_kinds_of_storage_take(bucket_settings, tmp_path):
+    from omniavatar.serving.storage import PROBE, Bucket
+
+    (tmp_path / "video.mp4").write_bytes(b"video")
+    bucket = Bucket(WorkerSettings(**bucket_settings))
+    bucket.upload(tmp_path / "video.mp4", "plain.mp4")
+    for name in (PROBE, "plain.mp4"):
+        stored = bucket._client.head_object(Bucket="videos", Key=name, ChecksumMode="ENABLED")
+        assert not [key for key in stored if key.startswith("Checksum")]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "region"),
+    [
+        ("https://s3.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("https://s3.amazonaws.com/", "us-east-1"),
+        ("https://s3.us-west-004.backblazeb2.com", "us-west-004"),
+        ("https://s3api-eur-is-1.runpod.io/", "eur-is-1"),
+        ("https://account.r2.cloudflarestorage.com", "auto"),
+        ("http://localhost:9000", "auto"),
+    ],
+)
+def test_region_is_that_of_the_address(endpoint, region):
+    from omniavatar.serving.storage import region_of
+
+    assert region_of(endpoint) == region
+
+
 def test_large_video_without_a_bucket_says_what_to_configure(pipeline, files):
     answer = work(Worker(WorkerSettings(max_result_megabytes=0.001), pipeline), files)
     assert answer["code"] == "too_large"
@@ -389,6 +548,10 @@ def test_absent_bucket_is_told_at_the_start(bucket_settings):
         ({"BUCKET_NAME": "videos"}, "BUCKET_ENDPOINT_URL"),
         ({"OMNIAVATAR_DEVICE": "tpu"}, "tpu"),
         ({"OMNIAVATAR_MEMORY": "7GB"}, "OMNIAVATAR_MEMORY"),
+        ({"OMNIAVATAR_READY_FILE": "/absent/ready"}, "/absent/ready"),
+        ({"BUCKET_LINK_SECONDS": "700000"}, "BUCKET_LINK_SECONDS"),
+        ({**A_BUCKET, "BUCKET_NAME": "two words"}, "Check BUCKET_NAME"),
+        ({**A_BUCKET, "BUCKET_ENDPOINT_URL": "storage"}, "BUCKET_ENDPOINT_URL"),
     ],
 )
 def test_broken_set_up_stops_the_worker_with_one_sentence(

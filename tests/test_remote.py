@@ -164,9 +164,29 @@ def test_refused_input_is_told_and_no_other_endpoint_is_asked(service, request_,
     assert not service.posts("/other/run")
 
 
+def refused(code, field):
+    return 200, {"status": "FAILED", "error": "no", "output": {"code": code, "field": field}}
+
+
 @pytest.mark.parametrize(
     "first",
     [
+        {
+            ("POST", "/bad/run"): [(200, {"id": "j0"})],  # it serves another model
+            ("GET", "/bad/status"): [refused("invalid_input", "model")],
+        },
+        {
+            ("POST", "/bad/run"): [(200, {"id": "j0"})],  # it has no bucket for the video
+            ("GET", "/bad/status"): [refused("too_large", None)],
+        },
+        {
+            ("POST", "/bad/run"): [(200, {"id": "j0"})],
+            ("GET", "/bad/status"): [refused("out_of_memory", None)],
+        },
+        {
+            ("POST", "/bad/run"): [(200, {"id": "j0"})],
+            ("GET", "/bad/status"): [(200, {"status": "FAILED", "error": "{}"})],
+        },
         {("POST", "/bad/run"): [(401, {})]},
         {("POST", "/bad/run"): [(404, {})]},
         {("POST", "/bad/run"): [(500, {})]},
@@ -261,12 +281,16 @@ def test_prediction_that_may_have_begun_is_not_sent_twice(service, request_, tmp
     assert len(service.posts("/predictions")) == 1
 
 
-def test_prediction_that_refuses_its_input_says_so(service, request_, tmp_path):
+@pytest.mark.parametrize("before", ["", "Prediction failed: Prediction failed: ValueError: "])
+def test_prediction_that_refuses_its_input_says_so(before, service, request_, tmp_path):
     service.answers = {
         ("GET", "/models/me/avatar"): [(200, {"latest_version": {"id": "v1"}})],
         ("POST", "/predictions"): [(200, {"id": "p1"})],
         ("GET", "/predictions/p1"): [
-            (200, {"status": "failed", "error": "invalid_input (image): image is damaged."})
+            (
+                200,
+                {"status": "failed", "error": f"{before}invalid_input (image): image is damaged."},
+            )
         ],
     }
     with pytest.raises(InputError, match=r"^image is damaged") as error:
@@ -278,6 +302,14 @@ def test_prediction_that_refuses_its_input_says_so(service, request_, tmp_path):
 def test_other_endpoints_are_refused(endpoint, request_, tmp_path):
     with pytest.raises(InputError, match="runpod:ID"):
         finish(request_, tmp_path / "out.mp4", endpoint)
+
+
+def test_absent_file_is_told_before_sending(service, request_, tmp_path):
+    absent = GenerationRequest(image=tmp_path / "absent.png", audio=request_.audio)
+    with pytest.raises(InputError, match=r"absent\.png") as error:
+        finish(absent, tmp_path / "out.mp4", "runpod:ab12", "replicate:a/b")
+    assert error.value.field == "image"
+    assert not service.asked
 
 
 def test_place_that_can_not_be_written_to_is_told_before_sending(service, request_, tmp_path):
@@ -339,5 +371,33 @@ def test_gradio_app_makes_the_video(tmp_path, monkeypatch):
         assert last.answer["settings"]["steps"] == 1
         (tmp_path / "broken.png").write_bytes(b"no picture")
         broken = GenerationRequest(image=tmp_path / "broken.png", audio=request.audio)
-        with pytest.raises(EndpointError):
-            finish(broken, tmp_path / "broken.mp4", app.url)
+        with pytest.raises(InputError, match="not a picture") as error:
+            finish(broken, tmp_path / "broken.mp4", app.url, "http://127.0.0.1:1")
+        assert error.value.field == "image"
+        long = GenerationRequest(
+            image=request.image, audio=write_voice(tmp_path / "long.wav", 30.0), guidance=1.0
+        )
+        work = stream(long, tmp_path / "long.mp4", endpoints=[app.url])
+        while next(work).fraction is None:
+            pass
+        app.process.kill()  # as when a machine is taken away
+        with pytest.raises(EndpointError, match="did not make it"):
+            list(work)
+        assert not (tmp_path / "long.mp4").exists()
+
+
+def test_app_of_others_is_told_and_the_next_endpoint_stands_in(service, request_, tmp_path):
+    import gradio
+
+    service.answers = {
+        ("POST", "/good/run"): [(200, {"id": "j1"})],
+        ("GET", "/good/status/j1"): [GOOD],
+    }
+    other = gradio.Interface(lambda text: text, "text", "text")
+    _, address, _ = other.launch(prevent_thread_lock=True, quiet=True)
+    try:
+        told, last = finish(request_, tmp_path / "out.mp4", address, "runpod:good")
+    finally:
+        other.close()
+    assert last.endpoint == "runpod:good"
+    assert any("/generate" in event.phase for event in told)

@@ -21,6 +21,8 @@ def make(**settings):
         ("aspect", "round", "portrait, square, landscape"),
         ("overlap_frames", 12, "13"),
         ("prompt", 7, "str"),
+        ("prompt", "half an emoji: \ud83d", "UTF-8"),
+        ("negative_prompt", "a" * 10_001, "up to 10000"),
         ("audio", "", "file"),
     ],
 )

@@ -27,6 +27,7 @@ class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load the model, once."""
         logging.basicConfig(level=logging.INFO, format="%(message)s")
+        self.made: LocalPath | None = None
         settings = WorkerSettings.from_environment(os.environ)
         self.pipeline = AvatarPipeline.from_pretrained(
             settings.model,
@@ -122,7 +123,9 @@ class Predictor(BasePredictor):
 
     def _make(self, values: dict[str, Any]) -> Path:
         values |= {name: LocalPath(values[name]) for name in ("image", "audio")}
-        # Cog takes the file away itself, once it is uploaded; a failed run leaves none.
+        # Cog reads the file after this has returned, and leaves it; a failed run leaves none.
+        if self.made is not None:
+            self.made.unlink(missing_ok=True)
         with TemporaryDirectory(prefix="omniavatar-") as folder:
             output = LocalPath(folder) / "avatar.mp4"
             try:
@@ -134,8 +137,10 @@ class Predictor(BasePredictor):
                         if isinstance(event, StepDone | ChunkDone):
                             logger.info("%.1f%% %s", 100 * event.fraction, wording.phase(event))
             except InputError as error:
-                raise ValueError(f"invalid_input ({error.field}): {error}") from error
+                field = f" ({error.field})" if error.field else ""
+                raise ValueError(f"invalid_input{field}: {error}") from error
             descriptor, place = mkstemp(prefix="omniavatar-", suffix=".mp4")
             with os.fdopen(descriptor, "wb") as file:
                 file.write(output.read_bytes())
+        self.made = LocalPath(place)
         return Path(place)

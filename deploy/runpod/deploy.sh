@@ -4,14 +4,20 @@
 #   deploy.sh --image REGISTRY/NAME:TAG [--model nano|1.3B|14B] [--gpu "NVIDIA A40"]
 #             [--volume ID] [--baked] [--name NAME] [--workers N] [--dry-run]
 #
-# Needs docker, and runpodctl with a key (`runpodctl doctor`). --volume is the network volume that
-# weights.sh has filled at /runpod-volume/omniavatar; --baked puts the weights into the image.
-# The variables of the worker that are set here (OMNIAVATAR_*, BUCKET_*) go to the endpoint.
+# Needs docker, and runpodctl 2.3 or newer with a key (`runpodctl doctor`). --volume is the network
+# volume that weights.sh has filled at /runpod-volume/omniavatar; --baked puts the weights into the
+# image. Of the variables that are set here, those in the guide's table go to the endpoint.
 set -eu
 cd "$(dirname "$0")/../.."
 
 image='' model=nano gpu='NVIDIA GeForce RTX 4090' volume='' baked='' name=omniavatar workers=3 dry=''
 while [ $# -gt 0 ]; do
+    case $1 in
+        --image | --model | --gpu | --volume | --name | --workers)
+            case ${2:---} in
+                --*) echo "$0: $1 needs a value" >&2; exit 2 ;;
+            esac ;;
+    esac
     case $1 in
         --image) image=$2; shift ;;
         --model) model=$2; shift ;;
@@ -30,6 +36,10 @@ if [ -z "$image" ]; then
     echo "$0: give --image REGISTRY/NAME:TAG, a place that you can push to" >&2
     exit 2
 fi
+case $model in
+    nano | 1.3B | 14B) ;;
+    *) echo "$0: --model is $model; use nano, 1.3B or 14B" >&2; exit 2 ;;
+esac
 if [ "$model" != nano ] && [ -z "$volume$baked" ]; then
     echo "$0: $model needs --volume ID or --baked, or its worker would stop at once" >&2
     exit 2
@@ -39,7 +49,7 @@ fi
 run() {
     if [ -n "$dry" ]; then
         printf '+'
-        printf " '%s'" "$@" | sed -E "s/(SECRET[A-Z_]*\": *\")[^\"]*/\1***/g"
+        printf " '%s'" "$@"
         printf '\n'
     else
         "$@"
@@ -54,9 +64,12 @@ OMNIAVATAR_MODEL=$model
 OMNIAVATAR_WEIGHTS=$weights
 export OMNIAVATAR_MODEL OMNIAVATAR_WEIGHTS
 environment=$(python3 -c '
-import json, os
-print(json.dumps({k: v for k, v in sorted(os.environ.items())
-                  if k.startswith(("OMNIAVATAR_", "BUCKET_")) and v}))')
+import json, os, pathlib, re, sys
+table = pathlib.Path("deploy/runpod/README.md").read_text(encoding="utf-8")
+names = sorted(set(re.findall(r"^\| .([A-Z_]+). \|", table, re.MULTILINE)))
+values = {name: os.environ[name] for name in names if os.environ.get(name)}
+hidden = {name: "***" for name in values if "SECRET" in name and sys.argv[1:] == ["yes"]}
+print(json.dumps(values | hidden))' "$dry")
 
 run docker build --platform linux/amd64 --file deploy/runpod/Dockerfile --tag "$image" \
     --build-arg "BAKED_MODEL=$([ "$baked" = nano ] || echo "$baked")" \
@@ -65,18 +78,24 @@ run docker push "$image"
 
 disk=30
 [ -z "$baked" ] || disk=120
-if [ -n "$dry" ]; then
-    run runpodctl template create --name "$name" --image "$image" --serverless \
-        --container-disk-in-gb "$disk" --env "$environment"
-    template=TEMPLATE_ID
-else
-    template=$(runpodctl template create --name "$name" --image "$image" --serverless \
-        --container-disk-in-gb "$disk" --env "$environment" \
-        | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
-fi
+exec 3>&1
+# The "id" of what runpodctl has made; a dry run shows the command and makes up a name.
+made() {
+    if [ -n "$dry" ]; then
+        run "$@" >&3
+        echo "$kind"
+    else
+        "$@" | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])'
+    fi
+}
+
+kind=TEMPLATE_ID
+template=$(made runpodctl template create --name "$name" --image "$image" --serverless \
+    --container-disk-in-gb "$disk" --env "$environment")
 set -- runpodctl serverless create --name "$name" --template-id "$template" --gpu-id "$gpu" \
     --workers-min 0 --workers-max "$workers" --idle-timeout 60 --execution-timeout 3600 \
     --min-cuda-version 13.0 --flash-boot
 [ -z "$volume" ] || set -- "$@" --network-volume-id "$volume"
-run "$@"
-echo "Try it: python -m omniavatar acceptance --endpoint runpod:ENDPOINT_ID"
+kind=ENDPOINT_ID
+endpoint=$(made "$@")
+echo "Try it: python -m omniavatar acceptance --endpoint runpod:$endpoint"

@@ -21,8 +21,9 @@ from omniavatar import (
     CATALOG,
     AvatarPipeline,
     GenerationRequest,
+    InputError,
     Notice,
-    OmniAvatarError,
+    OutputError,
     load_speech,
 )
 from omniavatar.serving import remote
@@ -33,6 +34,7 @@ SHORT_SECONDS = 1.0
 GUIDANCES = (1.0, 3.0, 6.0)
 TOGETHER = 2
 SAMPLE_RATE = 16000
+MARKS = ("<!-- acceptance -->", "<!-- end -->")
 
 Make = Callable[[GenerationRequest, Path], Mapping[str, Any]]
 """Have a video made; what is told beside it."""
@@ -94,6 +96,44 @@ class Report:
         return "\n".join([head, "", *table]) + "\n"
 
 
+def put_into(guide: Path, table: str | None) -> None:
+    """Put a report's Markdown between the `MARKS` of a guide, in place of the last one.
+
+    Args:
+        table: None only checks that there is a place for it.
+
+    Raises:
+        InputError: the file can not be read, or has no such marks.
+        OutputError: it can not be written.
+    """
+    try:
+        before, begin, rest = guide.read_text(encoding="utf-8").partition(MARKS[0])
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{guide} can not be read. Give a Markdown file.") from error
+    _, end, after = rest.partition(MARKS[1])
+    if not begin or not end:
+        raise InputError(f"{guide} has no place for the table. Put {' and '.join(MARKS)} into it.")
+    if table is not None:
+        _write(guide, f"{before}{begin}\n{table}{end}{after}")
+
+
+def write(report: Report, name: Path) -> None:
+    """Write NAME.md and NAME.json.
+
+    Raises:
+        OutputError: they can not be written.
+    """
+    _write(name.with_suffix(".md"), report.to_markdown())
+    _write(name.with_suffix(".json"), report.to_json())
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} can not be written: {error.strerror}.") from error
+
+
 def run(
     endpoint: str,
     *,
@@ -126,6 +166,7 @@ def run(
         tell(check)
 
     begun = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    machine = _machine() if endpoint == "local" else ""
     make = _local(model, weights, memory) if endpoint == "local" else _remote(endpoint, model)
     with TemporaryDirectory(prefix="omniavatar-acceptance-") as name:
         folder = Path(name)
@@ -149,7 +190,7 @@ def run(
         endpoint=endpoint,
         model=model,
         begun=begun,
-        machine=_machine() if endpoint == "local" else "",
+        machine=machine,
         price_per_hour=price_per_hour,
         checks=tuple(checks),
     )
@@ -216,7 +257,7 @@ class _Trial:
             try:
                 self._one(replace(request, **values))
                 passed, words = False, "was accepted"
-            except OmniAvatarError as error:
+            except InputError as error:  # no other: an endpoint that is down refuses nothing
                 passed, words = True, " ".join(str(error).split())[:160].replace("|", "/")
             except Exception as error:
                 passed, words = False, f"{type(error).__name__}: {error}"[:160]
@@ -289,7 +330,8 @@ def _remote(endpoint: str, model: str) -> Make:
 
 def _machine() -> str:
     threads = os.environ.get("OMP_NUM_THREADS")
-    return f"{os.cpu_count()} CPU cores" + (f", {threads} thread(s) used" if threads else "")
+    used = f", {threads} thread(s) used" if threads else ""
+    return f"{os.cpu_count()} CPU cores{used}, load {os.getloadavg()[0]:.1f} before"
 
 
 @contextmanager

@@ -589,6 +589,12 @@ def _add_acceptance_options(parser: argparse.ArgumentParser) -> None:
         default=Path("acceptance"),
         help="write NAME.md and NAME.json (default: %(default)s)",
     )
+    parser.add_argument(
+        "--guide",
+        metavar="FILE",
+        type=Path,
+        help="put the table of an accepted run between the marks of this Markdown file as well",
+    )
 
 
 def _acceptance(options: argparse.Namespace) -> None:
@@ -598,6 +604,10 @@ def _acceptance(options: argparse.Namespace) -> None:
         words = {True: "passed", False: "FAILED", None: "-"}[check.passed]
         print(f"{words:<7} {check.name}: {check.measured}", file=sys.stderr, flush=True)
 
+    if not options.report.absolute().parent.is_dir():  # not after ten minutes of work
+        raise OutputError(f"The folder {options.report.parent} does not exist. Make it first.")
+    if options.guide is not None:
+        acceptance.put_into(options.guide, None)
     report = acceptance.run(
         options.endpoint,
         image=options.image,
@@ -610,12 +620,13 @@ def _acceptance(options: argparse.Namespace) -> None:
         price_per_hour=options.price,
         tell=tell,
     )
-    options.report.with_suffix(".md").write_text(report.to_markdown(), encoding="utf-8")
-    options.report.with_suffix(".json").write_text(report.to_json(), encoding="utf-8")
+    acceptance.write(report, options.report)
     print(report.to_markdown(), end="")
     if not report.passed:
         failed = ", ".join(check.name for check in report.checks if check.passed is False)
         raise AcceptanceError(f"not accepted: {failed}")
+    if options.guide is not None:
+        acceptance.put_into(options.guide, report.to_markdown())
 
 
 class AcceptanceError(OmniAvatarError):

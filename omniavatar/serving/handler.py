@@ -7,7 +7,10 @@ exception, after which the platform tries again. The model is loaded before the 
 
 import asyncio
 import base64
+import hashlib
+import json
 import logging
+import math
 import os
 import re
 import subprocess
@@ -35,6 +38,7 @@ from omniavatar import (
     Notice,
     OmniAvatarError,
     StepDone,
+    setting_of,
 )
 from omniavatar.serving import sources, wording
 from omniavatar.serving.settings import MEGABYTE, WorkerSettings
@@ -56,6 +60,13 @@ KEPT_ANSWERS = 2
 SECONDS_BETWEEN_STEPS = 0.5
 SECONDS_OF_QUIET = 1.4  # with the above, something is said at least every two seconds
 SECONDS_TO_SEND_THE_LAST = 5.0
+SECONDS_BEYOND = 2.0
+LONGEST_PART = next(
+    setting_of(entry).maximum or math.inf
+    for entry in fields(GenerationRequest)
+    if entry.name == "audio_seconds"
+)
+LONGEST_NAME = 60
 
 
 class Stopped(Exception):
@@ -88,7 +99,7 @@ class Worker:
         self._send = send
         self._load_seconds = load_seconds
         self._jobs_done = 0
-        self._answers: OrderedDict[str, Answer] = OrderedDict()
+        self._answers: OrderedDict[str, tuple[bytes, Answer]] = OrderedDict()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipeline")
 
     async def handle(self, job: Job) -> Answer:
@@ -112,7 +123,8 @@ class Worker:
                 return self._make(job, Path(folder), tell, stop)
         except InputError as error:
             code = getattr(error, "code", "invalid_input")
-            return {"error": str(error), "code": code, "field": error.field}
+            field = None if error.field is None else _shown(error.field)
+            return {"error": _sendable(str(error)), "code": code, "field": field}
         except FullMemoryError as error:
             return {"error": str(error), "code": "out_of_memory", "refresh_worker": True}
         finally:
@@ -124,11 +136,17 @@ class Worker:
         began = time.monotonic()
         values = _values(job, self._pipeline.spec.name)
         name = _request_id(values.pop("request_id", None))
-        if (
-            name is not None and name in self._answers
-        ):  # the sender did not hear the answer, and asks again
-            return dict(self._answers[name])
-        request = self._read(values, folder)
+        request = self._request(values, folder)
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()
+        if name is not None and name in self._answers:
+            known, answer = self._answers[name]
+            if known != digest:
+                raise InputError(
+                    "request_id is that of another request. Use a new one for each.",
+                    field="request_id",
+                )
+            return dict(answer)  # the sender did not hear it, and asks again
+        self._fetch(request, values, stop)
         fetched, notices = time.monotonic(), []
         work = self._pipeline.stream(self._shortened(request), folder / "avatar.mp4")
         with closing(work) as events:
@@ -141,7 +159,7 @@ class Worker:
                     raise Stopped
         assert isinstance(event, Finished)
         made = time.monotonic()
-        answer: Answer = {
+        answer = {
             **self._deliver(event.path, name or str(job.get("id") or "video")),
             **{key: getattr(event, key) for key in ("frames", "fps", "width", "height", "seed")},
             "duration_seconds": event.duration_seconds,
@@ -160,13 +178,13 @@ class Worker:
             },
         }
         if name:
-            self._answers[name] = dict(answer)
+            self._answers[name] = digest, dict(answer)
             while len(self._answers) > KEPT_ANSWERS:
                 self._answers.popitem(last=False)
         return answer
 
-    def _read(self, values: dict[str, Any], folder: Path) -> GenerationRequest:
-        """The request of a job, its settings checked before its files are fetched."""
+    def _request(self, values: Mapping[str, Any], folder: Path) -> GenerationRequest:
+        """The request of a job, whose files are yet to be fetched."""
         paths = {name: folder / name for name in FILES}
         request = GenerationRequest.from_mapping({**values, **paths})
         limit = self._settings.max_steps
@@ -175,22 +193,33 @@ class Worker:
                 f"steps is {request.steps}, but this worker does up to {limit}. Use fewer.",
                 field="steps",
             )
+        return request
+
+    def _fetch(
+        self, request: GenerationRequest, values: Mapping[str, Any], stop: threading.Event
+    ) -> None:
+        """Write the files of a request, and check them."""
         limits = sources.Limits(
             most_bytes=round(self._settings.max_file_megabytes * MEGABYTE),
             seconds=self._settings.download_seconds,
             private_addresses=self._settings.private_addresses,
         )
-        for name, path in paths.items():
-            sources.save(values[name], path, field=name, limits=limits)
-        plan = self._pipeline.check(self._shortened(request))
-        seconds, most = plan.frames / plan.fps, self._settings.max_video_seconds
-        if seconds > most + 1:
+        for name in FILES:
+            sources.save(values[name], getattr(request, name), field=name, limits=limits, stop=stop)
+            if stop.is_set():
+                raise Stopped
+        most = self._settings.max_video_seconds
+        # A small file can hold hours of silence, which take gigabytes: no more is heard of it than
+        # shows that it is too long.
+        heard = min(request.audio_seconds or LONGEST_PART, most + SECONDS_BEYOND, LONGEST_PART)
+        plan = self._pipeline.check(replace(self._shortened(request), audio_seconds=heard))
+        if plan.frames / plan.fps > most + 1:
             raise sources.TooLargeError(
-                f"audio would make a video of {seconds:.0f} seconds, but this worker makes up to "
-                f"{most:g}. Cut it into shorter parts.",
+                f"audio would make a video of more than {most:g} seconds, the longest that this "
+                "worker makes. Cut it into shorter parts, or ask for one with audio_start and "
+                "audio_seconds.",
                 field="audio",
             )
-        return request
 
     def _shortened(self, request: GenerationRequest) -> GenerationRequest:
         if self._settings.max_tokens is None:
@@ -232,13 +261,16 @@ def main() -> int:
             memory=settings.memory,
             loras=settings.lora_choices,
         )
-    except OmniAvatarError as error:
-        sys.stderr.write(f"omniavatar: the worker can not start: {error}\n")
+        load_seconds = time.monotonic() - began
+        if settings.ready_file is not None:
+            settings.ready_file.touch()
+    except Exception as error:
+        if not isinstance(error, OmniAvatarError | OSError):
+            logger.exception("this was not foreseen")
+        sentence = " ".join(str(error).split()) or type(error).__name__
+        sys.stderr.write(f"omniavatar: the worker can not start: {sentence}\n")
         return 1
-    load_seconds = time.monotonic() - began
     logger.info("%s is loaded, after %.1f s", settings.model, load_seconds)
-    if settings.ready_file is not None:
-        settings.ready_file.touch()
     # The SDK writes the jobs it holds into this file. One left by a process that was killed would
     # make it believe for ever that it is busy.
     Path(".runpod_jobs.pkl").unlink(missing_ok=True)
@@ -281,21 +313,34 @@ def _values(job: Job, model: str) -> dict[str, Any]:
     for name in found:
         if name not in NAMES:
             raise InputError(
-                f"{name!r} is not a setting. Settings are: {', '.join(NAMES)}.", field=name
+                f"{_shown(name)!r} is not a setting. Settings are: {', '.join(NAMES)}.", field=name
             )
     values = {name: value for name, value in found.items() if value is not None}
     for name in FILES:
         if not values.get(name):
             raise InputError(f"{name} is missing. {sources.ACCEPTED}.", field=name)
+        if not isinstance(values[name], str):
+            raise InputError(f"{name} is not a text. {sources.ACCEPTED}.", field=name)
     asked = values.pop("model", model)
     if asked != model:
         known = asked in CATALOG if isinstance(asked, str) else False
         raise InputError(
-            f"model is {asked!r}, but this worker serves {model!r}. "
+            f"model is {_shown(asked)!r}, but this worker serves {model!r}. "
             + ("Ask an endpoint that serves it." if known else f"Use {model!r}, or leave it out."),
             field="model",
         )
     return values
+
+
+def _shown(value: Any) -> str:
+    """A value of a sender in a message, which stays a sentence whatever it is."""
+    text = _sendable(str(value))
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 3]}..."
+
+
+def _sendable(text: str) -> str:
+    """JSON can name halves of characters. The SDK can not write them, and would drop the answer."""
+    return text.encode(errors="replace").decode()
 
 
 def _request_id(value: Any) -> str | None:
@@ -334,36 +379,51 @@ async def _report(job: Job, send: Send, told: "asyncio.Queue[Event | None]") -> 
     """Send every chunk, the newest step now and then, and a sign of life when nothing happens."""
     began, sent_at = time.monotonic(), -SECONDS_BETWEEN_STEPS
     latest: Event | None = None
+    came_at = began
     while True:
         try:
             event = await asyncio.wait_for(told.get(), SECONDS_OF_QUIET)
             if event is None:
                 return
-            latest = event
-            now = time.monotonic()
+            latest, came_at = event, time.monotonic()
             if isinstance(event, StepDone) and (
-                now - sent_at < SECONDS_BETWEEN_STEPS or not told.empty()
+                came_at - sent_at < SECONDS_BETWEEN_STEPS or not told.empty()
             ):
                 continue
         except TimeoutError:
             pass
         sent_at = time.monotonic()
-        await send(job, describe(latest, elapsed_seconds=sent_at - began))
+        try:
+            progress = describe(
+                latest, elapsed_seconds=sent_at - began, quiet_seconds=sent_at - came_at
+            )
+            await send(job, progress)
+        except Exception as error:  # the next may arrive
+            logger.warning("%s: progress was not sent: %r", job.get("id"), error)
 
 
-def describe(event: Event | None, *, elapsed_seconds: float) -> dict[str, Any]:
-    """The progress that a sender sees: phase, percent and the time that is left."""
+def describe(
+    event: Event | None, *, elapsed_seconds: float, quiet_seconds: float = 0.0
+) -> dict[str, Any]:
+    """The progress that a sender sees: phase, percent and the time that is left.
+
+    Args:
+        event: the last one; None before the first.
+        elapsed_seconds: since the job began.
+        quiet_seconds: since the event, of which the time that was left then is shorter now.
+    """
     progress: dict[str, Any] = {"phase": "Reading the input", "percent": 0.0}
     if event is not None:
         progress["phase"] = wording.phase(event)
     if isinstance(event, Finished):
         progress["percent"] = 100.0
     if isinstance(event, StepDone | ChunkDone):
+        left = event.remaining_seconds
         progress |= {
             "percent": round(100 * event.fraction, 1),
             "chunk": event.chunk,
             "chunks": event.chunks,
-            "remaining_seconds": event.remaining_seconds,
+            "remaining_seconds": None if left is None else round(max(left - quiet_seconds, 0), 2),
         }
     if isinstance(event, StepDone):
         progress |= {"step": event.step, "steps": event.steps}

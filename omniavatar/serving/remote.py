@@ -21,8 +21,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -141,6 +140,9 @@ def stream(
         raise InputError("No endpoint is given. Use runpod:ID, replicate:OWNER/NAME or http(s)://.")
     if not output.absolute().parent.is_dir():
         raise OutputError(f"The folder {output.parent} does not exist. Make it, or use another.")
+    for name in FILES:
+        if not getattr(request, name).is_file():
+            raise InputError(f"{getattr(request, name)} is not a file. Check the path.", field=name)
     failures = []
     request_id = uuid.uuid4().hex
     for endpoint, (send, address) in zip(endpoints, senders, strict=True):
@@ -230,12 +232,17 @@ def _runpod_progress(order: _Order, state: Any, told: Any) -> RemoteProgress:
 def _runpod_failure(status: Mapping[str, Any]) -> OmniAvatarError:
     error, output = status.get("error"), status.get("output")
     code = output.get("code") if isinstance(output, dict) else None
-    if code in REFUSED_INPUT:
-        assert isinstance(output, dict)
+    if isinstance(output, dict) and _refused_by_all(code, output.get("field")):
         return InputError(str(error), field=output.get("field"))
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, KeyError):
         error = json.loads(str(error))["error_message"]
     return EndpointError(f"The job ended as {status.get('status')}: {error or 'no reason given'}")
+
+
+def _refused_by_all(code: Any, field: Any) -> bool:
+    """Whether another endpoint would refuse an input as well: one may serve another model, or have
+    a bucket for a video that is too large for an answer, which is the fault of no field."""
+    return code in REFUSED_INPUT and field is not None and field != "model"
 
 
 # ---- Replicate
@@ -277,9 +284,10 @@ def _by_replicate(
 
 def _replicate_failure(status: Mapping[str, Any]) -> OmniAvatarError:
     error = str(status.get("error") or "no reason given")
-    # The predictor puts the code of a refused input in front, as there is one text only.
-    match = re.match(r"(\w+)(?: \((\w+)\))?: (.*)", error, re.DOTALL)
-    if match and match[1] in REFUSED_INPUT:
+    # There is one text only: the predictor puts code and field of a refused input in front of its
+    # sentence, and Cog what it says of every error in front of that.
+    match = re.search(rf"\b({'|'.join(REFUSED_INPUT)})(?: \((\w+)\))?: (.*)", error, re.DOTALL)
+    if match and _refused_by_all(match[1], match[2]):
         return InputError(match[3], field=match[2])
     return EndpointError(f"The prediction ended as {status.get('status')}: {error}")
 
@@ -308,12 +316,12 @@ def _by_gradio(
     order: _Order, address: str, end: float
 ) -> Generator[RemoteProgress, None, dict[str, Any]]:
     from gradio_client import Client, handle_file
-    from gradio_client.exceptions import AppError
 
     yield order.told("Connecting")
     client = _retried(lambda: Client(address, verbose=False), f"{address} can not be reached")
     files = {name: handle_file(getattr(order.request, name)) for name in FILES}
-    job = client.submit(**order.values, **files, api_name="/generate")
+    with _gradio_faults():
+        job = client.submit(**order.values, **files, api_name="/generate")
     try:
         while not job.done():
             if time.monotonic() > end:
@@ -325,15 +333,32 @@ def _by_gradio(
             else:
                 yield order.told("Waiting for the app")
             time.sleep(min(POLL_SECONDS, 0.25))
-        video, settings = job.result()
     except (GeneratorExit, KeyboardInterrupt, EndpointError):
         job.cancel()
         raise
-    except (AppError, CancelledError, KeyError, ValueError, OSError) as error:
-        raise EndpointError(f"The app refused: {error}") from error
-    path = video["video"] if isinstance(video, dict) else video
-    _write(order, Path(path).read_bytes())
+    with _gradio_faults():
+        video, settings = job.result()
+        content = Path(video["video"] if isinstance(video, dict) else video).read_bytes()
+    _write(order, content)
     return {"settings": settings}
+
+
+@contextmanager
+def _gradio_faults() -> Iterator[None]:
+    """The client's errors, which are those of all its libraries, as one of ours."""
+    from gradio_client.exceptions import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:  # refused before any work: "1 parameter(s) ...\n- image: ..."
+        refused = re.search(r"^- (\w+): (.+)", str(error), re.MULTILINE)
+        if refused and _refused_by_all("invalid_input", refused[1]):
+            raise InputError(refused[2], field=refused[1]) from error
+        raise EndpointError(f"The app refused: {error}") from error
+    except Exception as error:
+        raise EndpointError(
+            f"The app did not make it: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def _retried(connect: Any, told: str) -> Any:

@@ -84,8 +84,13 @@ class WorkerSettings:
     bucket_secret: str | None = _variable(
         "BUCKET_SECRET_ACCESS_KEY", None, "secret of that key", secret=True
     )
+    bucket_region: str | None = _variable(
+        "BUCKET_REGION", None, "its region; empty: the one in the address, else auto"
+    )
     bucket_link_seconds: int = _variable(
-        "BUCKET_LINK_SECONDS", WEEK_SECONDS, "how long the address of a video works"
+        "BUCKET_LINK_SECONDS",
+        WEEK_SECONDS,
+        "how long the address of a video works; a week at most",
     )
 
     def __post_init__(self) -> None:
@@ -100,6 +105,8 @@ class WorkerSettings:
             value = getattr(self, entry.name)
             if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
                 raise _unfit(entry.name, value, "a number above 0")
+        if self.bucket_link_seconds > WEEK_SECONDS:
+            raise _unfit("bucket_link_seconds", self.bucket_link_seconds, "up to a week, 604800")
         given = [n for n in _BUCKET if getattr(self, n) is None]
         if 0 < len(given) < len(_BUCKET):
             missing = ", ".join(variable_of(name) for name in given)

@@ -12,20 +12,24 @@ import ipaddress
 import re
 import socket
 import ssl
+import string
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from omniavatar import InputError
 
 MOST_REDIRECTS = 5
 BLOCK_BYTES = 1 << 16
 HANG_UP_SECONDS = 0.1
+CONNECT_SECONDS = 10.0
+WHITESPACE = b" \t\r\n\v\f"
+URL_SAFE = bytes.maketrans(b"-_", b"+/")
 ACCEPTED = "Give base64, a data URL, or an http(s) address"
 
 
@@ -56,48 +60,64 @@ class Limits:
     private_addresses: bool = False
 
 
-def save(value: Any, path: Path, *, field: str, limits: Limits) -> None:
+def save(
+    value: Any, path: Path, *, field: str, limits: Limits, stop: threading.Event | None = None
+) -> None:
     """Write the file that one field of a job gives.
 
     Args:
         value: as in the job's JSON.
         path: where the file goes.
         field: name of the field, for messages.
+        stop: ends a download when it is set.
 
     Raises:
         InputError: the value is of another kind, too large, or its address gives nothing.
     """
     if not isinstance(value, str) or not value:
         raise InputError(f"{field} is not a text. {ACCEPTED}.", field=field)
+    value = value.strip()
     if re.match(r"https?://", value, re.IGNORECASE):
-        download(value, path, field=field, limits=limits)
+        download(value, path, field=field, limits=limits, stop=stop)
         return
     if value[:5].lower() == "data:":
         header, _, value = value.partition(",")
         if not header.lower().endswith(";base64"):
             raise InputError(f"{field} is a data URL without ;base64. {ACCEPTED}.", field=field)
-    # Three bytes for four letters; line breaks are rare enough to be counted as letters.
-    if len(value) // 4 * 3 > limits.most_bytes + 2:
-        raise _too_large(field, limits)
+    path.write_bytes(_decoded(value, field, limits))
+
+
+def _decoded(text: str, field: str, limits: Limits) -> bytes:
+    """What base64 stands for, in lines or in one, in the usual letters or in those for URLs."""
     try:
-        content = base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        letters = text.encode("ascii").translate(None, WHITESPACE)
+        if len(letters) // 4 * 3 > limits.most_bytes + 2:
+            raise _too_large(field, limits)
+        if b"-" in letters or b"_" in letters:  # for URLs, which often leaves out the padding
+            letters = letters.translate(URL_SAFE) + b"=" * (-len(letters) % 4)
+        content = base64.b64decode(letters, validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
         raise InputError(f"{field} is not valid base64. {ACCEPTED}.", field=field) from error
     if len(content) > limits.most_bytes:
         raise _too_large(field, limits)
-    path.write_bytes(content)
+    return content
 
 
-def download(url: str, path: Path, *, field: str, limits: Limits) -> None:
+def download(
+    url: str, path: Path, *, field: str, limits: Limits, stop: threading.Event | None = None
+) -> None:
     """Write what an address gives.
+
+    Args:
+        stop: ends the download when it is set.
 
     Raises:
         TooLargeError: it gives more than `limits.most_bytes`.
-        DownloadError: it is not public, or gives nothing within `limits.seconds`.
+        DownloadError: it is not public, gives nothing within `limits.seconds`, or was stopped.
     """
     end = time.monotonic() + limits.seconds
     for _ in range(MOST_REDIRECTS + 1):
-        with _get(url, field, limits, end) as answer:
+        with _get(url, field, limits, end, stop or threading.Event()) as answer:
             if answer.status in (301, 302, 303, 307, 308) and answer.getheader("Location"):
                 url = urljoin(url, answer.getheader("Location") or "")
                 continue
@@ -116,30 +136,55 @@ def download(url: str, path: Path, *, field: str, limits: Limits) -> None:
 
 
 @contextmanager
-def _get(url: str, field: str, limits: Limits, end: float) -> Iterator[http.client.HTTPResponse]:
+def _get(
+    url: str, field: str, limits: Limits, end: float, stop: threading.Event
+) -> Iterator[http.client.HTTPResponse]:
     """One GET, without following redirects; everything has ended when `end` is reached."""
     parts = _split(url, field)
-    try:
-        address = _resolve(parts, field, private=limits.private_addresses)
-        connection = _connect(parts, address, seconds=end - time.monotonic())
-    except (OSError, ValueError) as error:
-        raise _unreachable(field, error) from error
-    # A server that sends a byte now and then never runs into the socket's own limit.
-    guard = threading.Timer(max(end - time.monotonic(), 0), _hang_up, [connection.sock])
-    guard.daemon = True
-    guard.start()
-    with closing(connection):
-        try:
+    with _network(field, limits, end):
+        addresses = _resolve(parts, field, private=limits.private_addresses)
+        connection = _connect(parts, addresses, end=end)
+    with closing(connection), _guard(connection.sock, end, stop):
+        with _network(field, limits, end):
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            host = parts.netloc.rpartition("@")[2]
+            target = quote(target, safe=string.punctuation)  # its letters beyond ASCII
+            host = parts.netloc.rpartition("@")[2].encode("idna").decode("ascii")
             connection.request("GET", target, headers={"Host": host, "User-Agent": "omniavatar"})
-            yield connection.getresponse()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            late = time.monotonic() >= end - HANG_UP_SECONDS
-            slow = TimeoutError(f"it took more than {limits.seconds:g} seconds")
-            raise _unreachable(field, slow if late else error) from error
-        finally:
-            guard.cancel()
+            answer = connection.getresponse()
+        yield answer
+
+
+@contextmanager
+def _network(field: str, limits: Limits, end: float) -> Iterator[None]:
+    """Faults of the network become those of the address; a full disk, say, stays ours."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        late = time.monotonic() >= end - HANG_UP_SECONDS
+        slow = TimeoutError(f"it took more than {limits.seconds:g} seconds")
+        raise _unreachable(field, slow if late else error) from error
+
+
+@contextmanager
+def _guard(sock: socket.socket, end: float, stop: threading.Event) -> Iterator[None]:
+    """Hang up at `end`, or once the job is cancelled: a server that sends a byte now and then
+    never runs into the socket's own limit."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(HANG_UP_SECONDS):
+            if stop.is_set() or time.monotonic() >= end:
+                with suppress(OSError):  # it has ended by itself
+                    sock.shutdown(socket.SHUT_RDWR)
+                return
+
+    watcher = threading.Thread(target=watch, name="download-guard", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _split(url: str, field: str) -> SplitResult:
@@ -155,8 +200,8 @@ def _split(url: str, field: str) -> SplitResult:
     return parts
 
 
-def _resolve(parts: SplitResult, field: str, *, private: bool) -> str:
-    """The numeric address to connect to; every one that the name has must be public."""
+def _resolve(parts: SplitResult, field: str, *, private: bool) -> Sequence[str]:
+    """The numeric addresses of a name, every one of which must be public."""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     addresses = [str(entry[4][0]) for entry in found]
@@ -166,7 +211,7 @@ def _resolve(parts: SplitResult, field: str, *, private: bool) -> str:
             "or base64.",
             field=field,
         )
-    return addresses[0]
+    return addresses
 
 
 def _is_public(address: str) -> bool:
@@ -176,19 +221,35 @@ def _is_public(address: str) -> bool:
         wrapped = number.ipv4_mapped or number.sixtofour or (number.teredo or (None,))[-1]
         if number in ipaddress.ip_network("64:ff9b::/96"):
             wrapped = ipaddress.IPv4Address(int(number) & 0xFFFFFFFF)
+        # All that is public begins so; what does not, such as old site-local addresses, is
+        # "global" for the library as long as nobody has written it down.
+        if wrapped is None and number not in ipaddress.ip_network("2000::/3"):
+            return False
         number = wrapped or number
     return number.is_global and not number.is_multicast
 
 
-def _connect(parts: SplitResult, address: str, *, seconds: float) -> http.client.HTTPConnection:
-    """A connection to `address` that speaks to the host of the URL."""
+def _connect(
+    parts: SplitResult, addresses: Sequence[str], *, end: float
+) -> http.client.HTTPConnection:
+    """A connection to the first address that takes it, which speaks to the host of the URL."""
     host = parts.hostname or ""
     secure = parts.scheme.lower() == "https"
     connection = http.client.HTTPConnection(host, parts.port or (443 if secure else 80))
-    sock = socket.create_connection((address, connection.port), timeout=max(seconds, 0.001))
+    for address in addresses:
+        left = max(end - time.monotonic(), 0.001)
+        try:
+            sock = socket.create_connection(
+                (address, connection.port), timeout=min(left, CONNECT_SECONDS)
+            )
+            break
+        except OSError:  # a host with an address of IPv6 is reached from one without
+            if address == addresses[-1]:
+                raise
     try:
         if secure:
             sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+        sock.settimeout(max(end - time.monotonic(), 0.001))
     except BaseException:
         sock.close()
         raise
@@ -196,29 +257,28 @@ def _connect(parts: SplitResult, address: str, *, seconds: float) -> http.client
     return connection
 
 
-def _hang_up(sock: socket.socket) -> None:
-    with suppress(OSError):  # it has ended by itself
-        sock.shutdown(socket.SHUT_RDWR)
-
-
 def _write(
     answer: http.client.HTTPResponse, path: Path, field: str, limits: Limits, end: float
 ) -> None:
-    announced = answer.getheader("Content-Length")
-    if announced is not None and announced.isdigit() and int(announced) > limits.most_bytes:
+    whole = answer.length  # None when it is not announced
+    if whole is not None and whole > limits.most_bytes:
         raise _too_large(field, limits)
     written = 0
     with path.open("wb") as file:
-        while block := answer.read(BLOCK_BYTES):
+        while True:
+            with _network(field, limits, end):
+                block = answer.read(BLOCK_BYTES)
+                if not block and time.monotonic() >= end - HANG_UP_SECONDS:
+                    raise TimeoutError  # we hung up, which looks like an end
+            if not block:
+                break
             written += len(block)
             if written > limits.most_bytes:
                 raise _too_large(field, limits)
             file.write(block)
-    if time.monotonic() >= end - HANG_UP_SECONDS:  # we hung up, which looks like an end
-        raise TimeoutError
-    if announced is not None and announced.isdigit() and written < int(announced):
+    if whole is not None and written < whole:
         raise DownloadError(
-            f"{field}: the connection ended after {written} of {announced} bytes. Try again.",
+            f"{field}: the connection ended after {written} of {whole} bytes. Try again.",
             field=field,
         )
 

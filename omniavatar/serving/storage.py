@@ -1,5 +1,6 @@
 """A bucket of S3-compatible storage, for videos that are too large for an answer."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 from omniavatar import OutputError
 from omniavatar.serving.settings import WorkerSettings
 
+LONGEST_REASON = 200
+PROBE = "omniavatar-worker"
+REGION = re.compile(r"\bs3(?:api)?(?:\.dualstack)?[.-]([a-z]+(?:-[a-z0-9]+)+)\.")
+
 
 class Bucket:
-    """One bucket.
+    """One bucket. That it can be written to is tried with an empty object, `PROBE`.
 
     Args:
         settings: of a worker that has a bucket.
 
     Raises:
-        OutputError: there is no such bucket, or the key does not open it.
+        OutputError: there is no such bucket, or the key may not write to it.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -31,18 +36,23 @@ class Bucket:
                 endpoint_url=settings.bucket_endpoint,
                 aws_access_key_id=settings.bucket_key,
                 aws_secret_access_key=settings.bucket_secret,
-                region_name="auto" if "amazonaws" not in str(settings.bucket_endpoint) else None,
+                region_name=settings.bucket_region or region_of(settings.bucket_endpoint or ""),
                 config=Config(
                     signature_version="s3v4",
                     connect_timeout=10,
                     retries={"max_attempts": 4, "mode": "standard"},
+                    # Checksums in trailers are Amazon's own: other storage refuses them.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
                 ),
             )
             self._client.head_bucket(Bucket=self._name)
+            self._client.put_object(Bucket=self._name, Key=PROBE, Body=b"")
         except (BotoCoreError, ClientError, ValueError) as error:
+            reason = " ".join(str(error).split())[:LONGEST_REASON]
             raise OutputError(
                 f"The bucket {self._name!r} at {settings.bucket_endpoint} can not be used "
-                f"({error}). Check BUCKET_NAME, BUCKET_ENDPOINT_URL and the key."
+                f"({reason}). Check BUCKET_NAME, BUCKET_ENDPOINT_URL and the key."
             ) from error
 
     def upload(self, video: Path, name: str) -> str:
@@ -67,3 +77,12 @@ class Bucket:
             raise OutputError(f"The video could not be stored in the bucket ({error}).") from error
         assert isinstance(link, str)
         return link
+
+
+def region_of(endpoint: str) -> str:
+    """The region that signatures have to name, from an address such as s3.eu-west-1.amazonaws.com;
+    "auto" where the address has none."""
+    if endpoint.rstrip("/").endswith("//s3.amazonaws.com"):
+        return "us-east-1"
+    found = REGION.search(endpoint.lower())
+    return found[1] if found else "auto"
