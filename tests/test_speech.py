@@ -274,16 +274,6 @@ def test_import_stays_light():
     assert result.stdout.strip() == "set()", result.stderr
 
 
-def test_recording_at_another_rate_waits_for_no_large_library(tmp_path):
-    wav = write_wav(tmp_path / "a.wav", voice(0.1, 48000), 48000)
-    code = (
-        "import sys; from omniavatar.media.speech import load_speech; load_speech(sys.argv[1]); "
-        "print({'librosa', 'numba', 'scipy', 'torch'} & set(sys.modules))"
-    )
-    result = subprocess.run([sys.executable, "-c", code, wav], capture_output=True, text=True)
-    assert result.stdout.strip() == "set()", result.stderr
-
-
 @pytest.mark.parametrize("name", ["a.wav", "a.m4a", "a.mp3"])
 def test_part_of_a_recording_is_read_in_place(tmp_path, name):
     wav = write_wav(tmp_path / "in.wav", clicks(6, [1.5, 3.5, 5.5]), 48000)

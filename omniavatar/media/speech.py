@@ -1,14 +1,13 @@
 """A recording in any common format as mono samples at the rate that the speech encoder hears.
 
-ffmpeg decodes, because phones send m4a and browsers webm; then the channels are averaged block by
-block, and soxr resamples: the same samples as `librosa.load` gives in the published code, without
-the seconds that its import takes.
+ffmpeg decodes, because phones send m4a and browsers webm, which librosa can not read by itself;
+then the channels are averaged block by block, and librosa resamples: the same samples as
+`librosa.load` gives in the published code.
 """
 
 # n samples, c channels
 
 import logging
-import math
 import os
 import re
 import struct
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from omniavatar.errors import InputError
@@ -126,7 +124,9 @@ def load_speech(
     samples = np.frombuffer(decoded, np.float32)
     duration = len(samples) / rate
     if rate != sample_rate:
-        samples = _resample(samples, rate, sample_rate)
+        import librosa  # takes seconds, which only recordings at another rate need to wait
+
+        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
     return Speech(samples=samples, sample_rate=sample_rate, duration_seconds=duration)
 
 
@@ -162,16 +162,6 @@ def normalise(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     spread = np.sqrt(samples.var() + np.float32(1e-7))
     return ((samples - samples.mean()) / spread).astype(np.float32, copy=False)
-
-
-def _resample(samples: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.float32]:
-    """The recording at another rate, as long as before to within a sample, [n] -> [n'].
-
-    Source: librosa.resample of librosa/librosa, ISC, for the quality and the length.
-    """
-    length = math.ceil(len(samples) * (wanted / rate))
-    resampled = soxr.resample(samples, rate, wanted, quality="HQ")[:length]
-    return np.pad(resampled, (0, length - len(resampled)))
 
 
 @contextmanager
