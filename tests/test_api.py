@@ -75,7 +75,7 @@ def test_models_lists_the_catalog_with_ranges_and_reasons(client):
     assert set(settings) == {entry.name for entry in fields(GenerationRequest)}
     assert settings["steps"]["default"] == CATALOG["nano"].steps
     assert (settings["steps"]["minimum"], settings["steps"]["maximum"]) == (1, 100)
-    assert "nano" in settings["aspect"]["without_effect"]
+    assert "nano" in settings["step_cache"]["without_effect"]
     assert "contain" in settings["fit"]["choices"]
 
 

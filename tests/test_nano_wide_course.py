@@ -212,10 +212,16 @@ def test_heads_of_any_framing_are_seen_at_one_place_and_size() -> None:
     assert (places - places.mean(0)).abs().max() < 2  # pixels of 128
 
 
-def test_heads_of_the_first_look_are_seen_as_they_are() -> None:
+def test_heads_of_the_first_look_are_seen_at_the_same_size_too() -> None:
     people = sample_presenters(2, generator=torch.Generator().manual_seed(0), device="cpu")
-    frames = torch.zeros(2, 1, 3, 128, 128, dtype=torch.uint8)
-    assert face_view(frames, people) is frames
+    small, large = (framed(people, size=size, x=0.0, y=0.0) for size in (0.4, 0.56))
+    rest = Pose.at_rest(2, 1)
+    one, other = (
+        face_view(render(who, rest, height=192, width=192, as_bytes=True), who).float()
+        for who in (small, large)
+    )
+    middle = slice(SIDE // 4, -SIDE // 4)  # the face: what is around it is framed otherwise
+    assert (one - other)[..., middle, middle].abs().mean() < 12
 
 
 def some_windows(count: int) -> Windows:

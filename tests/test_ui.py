@@ -56,7 +56,7 @@ def test_generate_gives_a_video_and_the_settings_that_made_it(client, folder):
     assert settings["image"] == "face.png"
     assert "h264" in describe(video)
     frames = ffmpeg("-i", video, "-f", "rawvideo", "-pix_fmt", "gray", "-")
-    assert len(frames) == 25 * 128 * 128
+    assert len(frames) == 25 * 192 * 192
 
 
 @pytest.fixture(scope="class")

@@ -74,6 +74,11 @@ class Predictor(BasePredictor):
             ge=0.1,
             le=7200.0,
         ),
+        resolution: str = Input(
+            description="small videos are quicker to make, where the model has them",
+            default="standard",
+            choices=["standard", "small"],
+        ),
         steps: int | None = Input(
             description="denoising steps: more is slower and finer", default=None, ge=1, le=100
         ),

@@ -8,6 +8,7 @@ then the channels are averaged block by block, and librosa resamples: the same s
 # n samples, c channels
 
 import logging
+import math
 import os
 import re
 import struct

@@ -19,6 +19,7 @@ from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES, SIZE, wei
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
 from omniavatar.nano.figures import Figure
 from omniavatar.nano.footage import decibels, film_clips, through_vae, write_request
+from omniavatar.nano.mouths import read_mouths
 from omniavatar.nano.probe import gradient_energy
 from omniavatar.nano.prompts import BEHAVIOURS
 from omniavatar.nano.reader import READINGS, Reader, load_reader
@@ -87,9 +88,9 @@ def _reference_after_vae(decoded: Tensor) -> Tensor:
 def _mouth_figures(reader: Reader, truth: Clips, made: Tensor, decoded: Tensor) -> list[Figure]:
     wanted = truth.mouth[:, 1:]  # [n, t - 1, 3]
     read = {
-        "made": reader.read(made),
-        "true": reader.read(truth.frames[:, 1:]),
-        "decoded": reader.read(decoded),
+        "made": read_mouths(reader, made, truth.presenters),
+        "true": read_mouths(reader, truth.frames[:, 1:], truth.presenters),
+        "decoded": read_mouths(reader, decoded, truth.presenters),
     }
 
     def agreement(which: str, index: int, *, shuffled: bool = False) -> float:

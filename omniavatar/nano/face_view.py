@@ -15,12 +15,7 @@ _HEAD = 0.48
 
 
 def face_view(frames: Tensor, presenters: Presenters) -> Tensor:
-    """Heads at rest cut out of wider pictures: [n, t, 3, h, w] uint8 -> [n, t, 3, SIDE, SIDE].
-
-    Pictures of the first look show the head as the reader expects, and are given back.
-    """
-    if "turn" not in presenters.numbers:
-        return frames
+    """Heads at rest, each cut out at the same size: [n, t, 3, h, w] -> [n, t, 3, SIDE, SIDE]."""
     count, moments, _, height, width = frames.shape
     half = min(height, width) / 2
     middle_x, middle_y, size = (

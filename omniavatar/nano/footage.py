@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from einops import rearrange
 from PIL import Image
@@ -90,17 +89,6 @@ def through_vae(vae: AutoencoderKLWan, frames: Tensor) -> Tensor:
 def square_size(pipeline: AvatarPipeline) -> int:
     """Side of the square video that the model makes, in pixels."""
     return next(height for height, width in pipeline.spec.sizes if height == width)
-
-
-def at_size(frames: Tensor, size: int) -> Tensor:
-    """The same pictures at another size: [..., 3, h, w] uint8 -> [..., 3, size, size]."""
-    if frames.shape[-2:] == (size, size):
-        return frames
-    flat = [
-        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True)
-        for part in frames.flatten(0, -4).split(64)
-    ]
-    return torch.cat(flat).round().to(torch.uint8).unflatten(0, frames.shape[:-3])
 
 
 def decibels(error: Tensor, where: Tensor) -> float:

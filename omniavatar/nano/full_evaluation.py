@@ -236,9 +236,9 @@ def _speech(subject: Subject) -> list[Figure]:
     filmed = subject.presenters
     return mouth_figures(
         filmed.truth.mouth[:, 1:],
-        made=read_mouths(subject.reader, filmed.made),
-        true=read_mouths(subject.reader, filmed.truth.frames[:, 1:]),
-        decoded=read_mouths(subject.reader, filmed.decoded[:, 1:]),
+        made=read_mouths(subject.reader, filmed.made, filmed.truth.presenters),
+        true=read_mouths(subject.reader, filmed.truth.frames[:, 1:], filmed.truth.presenters),
+        decoded=read_mouths(subject.reader, filmed.decoded[:, 1:], filmed.truth.presenters),
         speech="espeak-ng",
     )
 
@@ -257,9 +257,9 @@ def _flite(subject: Subject) -> list[Figure]:
     decoded = through_vae(subject.pipeline.models.vae, truth.frames)
     return mouth_figures(
         truth.mouth[:, 1:],
-        made=read_mouths(subject.reader, made),
-        true=read_mouths(subject.reader, truth.frames[:, 1:]),
-        decoded=read_mouths(subject.reader, decoded[:, 1:]),
+        made=read_mouths(subject.reader, made, truth.presenters),
+        true=read_mouths(subject.reader, truth.frames[:, 1:], truth.presenters),
+        decoded=read_mouths(subject.reader, decoded[:, 1:], truth.presenters),
         speech="flite",
     )
 
@@ -278,13 +278,13 @@ def _recordings(subject: Subject) -> list[Figure]:
             )
         ]
     )
-    opening = read_mouths(subject.reader, made)[..., 0]
+    opening = read_mouths(subject.reader, made, truth.presenters)[..., 0]
     loudness = envelope(waveforms)
     follows = [
         correlation(one[~quiet], loud[~quiet]).item()
         for one, loud, quiet in zip(opening, loudness, is_silent, strict=True)
     ]
-    true_opening = read_mouths(subject.reader, truth.frames[:, 1:])[..., 0]
+    true_opening = read_mouths(subject.reader, truth.frames[:, 1:], truth.presenters)[..., 0]
     wanted = truth.mouth[:, 1:, 0]
     said = envelope(truth.waveform[:, : (FRAMES - 1) * SAMPLES_PER_ROW])
     return [
@@ -498,7 +498,9 @@ def _guidance(subject: Subject) -> list[Figure]:
                 ]
             )
             if by_speech:
-                spread.append(read_mouths(subject.reader, made)[..., 0].std().item())
+                spread.append(
+                    read_mouths(subject.reader, made, truth.presenters)[..., 0].std().item()
+                )
             else:
                 seen = observer.observe(made, truth.reference, truth.regions.head[:, 0])
                 nods.append(seen[..., 1].std(1).mean().item())

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniavatar.nano.clips import SAMPLES_PER_ROW
+from omniavatar.nano.face_view import face_view
 from omniavatar.nano.figures import Figure
-from omniavatar.nano.footage import at_size
-from omniavatar.nano.reader import READINGS, SIDE, Reader
+from omniavatar.nano.presenters import Presenters
+from omniavatar.nano.reader import READINGS, Reader
 from omniavatar.nano.train_speech_encoder import correlation
 
 MOST_LAG = 5
@@ -25,9 +26,9 @@ SETTLING_FRAMES = 4
 _BARS = {"opening": 0.93, "width": 0.75, "rounding": 0.75}
 
 
-def read_mouths(reader: Reader, frames: Tensor) -> Tensor:
-    """[n, t, 3, h, w] uint8 -> [n, t, 3] opening, width and rounding."""
-    return torch.stack([reader.read(at_size(clip, SIDE)) for clip in frames])
+def read_mouths(reader: Reader, frames: Tensor, presenters: Presenters) -> Tensor:
+    """[n, t, 3, h, w] uint8 of these presenters -> [n, t, 3] opening, width and rounding."""
+    return reader.read(face_view(frames, presenters))
 
 
 def envelope(samples: Tensor) -> Tensor:

@@ -221,7 +221,9 @@ class Presenters:
         """The same presenters, of whom some have a hand to wave."""
         chosen = zip(self.traits, waves, strict=True)
         traits = tuple(replace(one, waves=does) if does else one for one, does in chosen)
-        return replace(self, traits=traits)
+        # Only a wide choice of presenters has a side for it; to the others the light gives one.
+        numbers = {"hand_side": self.numbers["light"], **self.numbers}
+        return replace(self, traits=traits, numbers=numbers)
 
     def take(self, rows: Iterable[int]) -> "Presenters":
         """Some of the presenters, in the order asked."""
