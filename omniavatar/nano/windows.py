@@ -8,7 +8,7 @@ Those frames went through the VAE twice, as what a chunk hands on has.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
@@ -274,21 +274,19 @@ def write_takes(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(VOCABULARY)
     generator = torch.Generator().manual_seed(5000 + number)
-    done = part = 0
-    while done < clips and time.monotonic() < deadline:
-        for shape in course.shapes:
-            count = max(1, min(_at_once(shape), clips - done))
-            takes = draw_takes(
-                speech,
-                tokenizer,
-                count,
-                course=course,
-                shape=shape,
-                generator=generator,
-                device=device,
-            )
-            takes.write(folder / f"takes-{shape.name}-{number}-{part}.pt")
-            done, part = done + count, part + 1
+    done = 0
+    drawn = _draw_in_turn(
+        speech,
+        tokenizer,
+        clips,
+        course=course,
+        generator=generator,
+        deadline=deadline,
+        device=device,
+    )
+    for part, (shape, takes) in enumerate(drawn):
+        takes.write(folder / f"takes-{shape.name}-{number}-{part}.pt")
+        done += len(takes.continues)
     logger.info("takes %d: %d clips", number, done)
 
 
@@ -322,29 +320,51 @@ def write_windows(
             of_shape.append(encode_takes(Takes.read(path, device), latents))
             done += len(of_shape[-1])
     logger.info("windows %d: %d clips encoded", number, done)
-    drawn_here = 0
-    while drawn_here < clips and time.monotonic() < deadline:
-        for shape in course.shapes:
-            count = max(1, min(_at_once(shape), clips - drawn_here))
-            new = draw_takes(
-                speech,
-                tokenizer,
-                count,
-                course=course,
-                shape=shape,
-                generator=generator,
-                device=device,
-            )
-            parts[shape].append(encode_takes(new, latents))
-            drawn_here += count
+    drawn_now = _draw_in_turn(
+        speech,
+        tokenizer,
+        clips,
+        course=course,
+        generator=generator,
+        deadline=deadline,
+        device=device,
+    )
+    for shape, new in drawn_now:
+        parts[shape].append(encode_takes(new, latents))
+        done += len(new.continues)
     for shape, of_shape in parts.items():
         Windows.join(of_shape).write(folder / f"windows-{shape.name}-{number}.pt")
-    logger.info("windows %d: %d clips", number, done + drawn_here)
+    logger.info("windows %d: %d clips", number, done)
 
 
-def _at_once(shape: Shape) -> int:
-    """Clips of this shape that are drawn together."""
-    return max(1, 96 * 1088 // shape.tokens)
+def _draw_in_turn(
+    speech: SpeechBank,
+    tokenizer: PreTrainedTokenizerFast,
+    clips: int,
+    *,
+    course: Course,
+    generator: torch.Generator,
+    deadline: float,
+    device: torch.device,
+) -> Iterator[tuple[Shape, Takes]]:
+    """Draw clips of the course's shapes in turn, until there are enough or the time is over."""
+    done = 0
+    while done < clips and time.monotonic() < deadline:
+        for shape in course.shapes:
+            count = max(1, min(96 * 1088 // shape.tokens, clips - done))
+            done += count
+            yield (
+                shape,
+                draw_takes(
+                    speech,
+                    tokenizer,
+                    count,
+                    course=course,
+                    shape=shape,
+                    generator=generator,
+                    device=device,
+                ),
+            )
 
 
 def _shown(frames: Tensor, continues: Tensor) -> tuple[Tensor, Tensor]:
