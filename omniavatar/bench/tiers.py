@@ -124,7 +124,7 @@ def measure_tiers(
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                tier = replace(tier, problem=str(error).splitlines()[0])
+                tier = replace(tier, problem=str(error).splitlines()[0].split(" GPU ")[0])
                 below = step_down(tried, footprint_of_spec(spec), work, host=None)
             tried = below
             results.append(tier)
@@ -191,9 +191,10 @@ def _held_to(limit: int, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
+    card = torch.cuda.current_device() if device.index is None else device.index
+    total = torch.cuda.get_device_properties(card).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), card)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, card)
