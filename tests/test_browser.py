@@ -58,6 +58,12 @@ def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, folder):
     expect(page.locator("#new_seed input")).not_to_be_checked()
     expect(page.locator("#image img")).to_be_visible()
     expect(page.locator("#voice svg")).to_be_visible()
+
+    page.once("dialog", lambda question: question.accept())
+    visit.press("Delete")
+    expect(page.locator("#history img")).to_have_count(0)
+    expect(page.locator("#video video")).to_be_hidden()
+    expect(page.locator("#empty")).to_be_visible()
     assert not visit.errors
     assert visit.hosts <= {"127.0.0.1", "", None}
 

@@ -23,7 +23,7 @@ from omniavatar.serving.page_inputs import (
     request_values,
     restored,
 )
-from omniavatar.serving.page_screen import Screen, show
+from omniavatar.serving.page_screen import Screen, show, show_nothing
 
 FOLLOW: dict[str, Any] = {
     "show_progress": "hidden",
@@ -36,6 +36,7 @@ SHOW_STATUS = (
 SHOW_FORM = (
     "(visit) => { document.querySelector('#form').scrollIntoView({block: 'start'}); return visit; }"
 )
+ARE_YOU_SURE = "(visit) => confirm('Delete this video for good?') ? visit : null"
 GONE = "The video of this link is not here any more. Videos are deleted after some days."
 NO_AGREEMENT = (
     "Tick the box above first: the person in the picture and the owner of the voice have agreed. "
@@ -167,6 +168,22 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
                     values[name] = save_file_to_cache(path, cache_dir=cache)
         return restored(form, view.model, values)
 
+    def delete(visit: Any) -> Updates:
+        """Delete the video that is shown, if it is this browser's and its owner is sure."""
+        if not visit:
+            return {history.visit: gr.skip()}
+        visit = known(visit)
+        jobs.remove(_find(visit).id, visitor=visit["visitor"])
+        if jobs.view(visit["job"]) is not None:
+            raise gr.Error(
+                "Only the browser that made a video can delete it.", print_exception=False
+            )
+        return {
+            **show_nothing(screen),
+            history.visit: visit | {"job": ""},
+            **show_history(jobs.history(visit["visitor"]), history),
+        }
+
     def choose(visit: Any, ids: list[str], chosen: gr.SelectData) -> Updates:
         if not 0 <= int(chosen.index) < len(ids):
             return {history.visit: gr.skip()}
@@ -190,6 +207,13 @@ def connect_run(page: gr.Blocks, form: Form, screen: Screen, history: History, j
         follow_begun, [history.visit, has_begun], shown, **FOLLOW
     )
     screen.again.click(restore, history.visit, form.restorable, js=SHOW_FORM, **HELPER)
+    screen.delete.click(
+        delete,
+        history.visit,
+        [history.visit, *screen.shown, *history.shown],
+        js=ARE_YOU_SURE,
+        **HELPER,
+    )
     history.gallery.select(choose, [history.visit, history.jobs], history.visit, **HELPER).then(
         follow, history.visit, shown, **FOLLOW
     ).then(restore, history.visit, form.restorable, **HELPER)

@@ -38,6 +38,7 @@ class Screen:
         results: all that can be done with a video.
         full: makes the whole of what was a draft.
         again: brings the settings of the video back to the form.
+        delete: takes the video out of the history, and off the server.
     """
 
     empty: gr.HTML
@@ -50,6 +51,7 @@ class Screen:
     results: gr.Column
     full: gr.Button
     again: gr.Button
+    delete: gr.Button
     download: gr.DownloadButton
     poster: gr.DownloadButton
     used: gr.HTML
@@ -113,6 +115,7 @@ def build_screen() -> Screen:
             download = gr.DownloadButton("Download", size="md", elem_id="download")
             poster = gr.DownloadButton("Poster frame", size="md", elem_id="poster")
             again = gr.Button("Change and run again", size="md", elem_id="again")
+            delete = gr.Button("Delete", size="md", elem_id="delete")
         with gr.Accordion("Settings of this video", open=False):
             used = gr.HTML(elem_id="used")
     return Screen(
@@ -126,6 +129,7 @@ def build_screen() -> Screen:
         results=results,
         full=full,
         again=again,
+        delete=delete,
         download=download,
         poster=poster,
         used=used,
@@ -183,6 +187,16 @@ def show(view: JobView, screen: Screen, before: JobView | None = None) -> Update
         screen.poster: gr.DownloadButton(value=poster, visible=poster is not None),
         screen.full: gr.Button(visible=bool(view.options.get("draft"))),
         screen.used: _table({"model": view.model, **(view.used or view.settings)}),
+    }
+
+
+def show_nothing(screen: Screen) -> Updates:
+    """The screen as it is before the first video."""
+    return {
+        screen.empty: gr.HTML(visible=True),
+        screen.video: gr.Video(None, visible=False),
+        screen.results: gr.Column(visible=False),
+        screen.status: "",
     }
 
 
