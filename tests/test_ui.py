@@ -33,7 +33,9 @@ def test_every_setting_is_a_parameter_and_only_the_files_must_be_given(client):
         "/cancel", "/models",
     ]  # fmt: skip
     parameters = {each["parameter_name"]: each for each in api["/generate"]["parameters"]}
-    assert list(parameters) == [entry.name for entry in fields(GenerationRequest)] + ["model"]
+    assert list(parameters) == [
+        *(entry.name for entry in fields(GenerationRequest)), "model", "memory",
+    ]  # fmt: skip
     needed = [name for name, each in parameters.items() if not each["parameter_has_default"]]
     assert needed == ["image", "audio"]
     types = {name: each["python_type"]["type"] for name, each in parameters.items()}
@@ -80,6 +82,7 @@ class TestWhileAJobRuns:
             ({"seed": None}, "seed"),
             ({"aspect": "round"}, "landscape"),
             ({"model": "huge"}, "1.3B"),
+            ({"memory": "7GB"}, "8GB"),
         ],
     )
     def test_bad_requests_are_refused_at_once(self, running, client, folder, changes, told):
@@ -96,6 +99,7 @@ def test_absent_model_is_one_sentence(client, folder):
     with pytest.raises(AppError, match="14B") as fault:
         client.predict(**files(folder), model="14B", api_name="/generate")
     assert "\n" not in str(fault.value)
+    assert "/" not in str(fault.value), "no folder of the server's"
 
 
 @pytest.mark.timeout(120)

@@ -50,6 +50,7 @@ from omniavatar.serving.jobs import UNKNOWN_FAULT, Jobs, JobView, read_request, 
 from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_inputs import DEFAULT_MODEL
 from omniavatar.serving.uploads import uploaded_file
+from omniavatar.tiers import AUTO, MEMORY_TIERS, tier_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +107,9 @@ def _add_generate(jobs: Jobs) -> None:
     def generate(
         progress: gr.Progress, browser: gr.Request, values: dict[str, Any]
     ) -> Iterator[tuple[Any, ...]]:
-        model = values.pop("model")
+        model, memory = values.pop("model"), _memory(values.pop("memory"))
         visitor = browser.session_hash or secrets.token_hex(16)
-        job = jobs.submit(model, values, visitor=visitor)
+        job = jobs.submit(model, values, visitor=visitor, memory=memory)
         with closing(jobs.follow(job, cancel_on_close=True)) as views:
             for view in views:
                 if view.error is not None:
@@ -141,11 +142,11 @@ def _add_preflight(jobs: Jobs) -> None:
     def look(
         _progress: gr.Progress, _browser: gr.Request, values: dict[str, Any]
     ) -> Iterator[tuple[Any, ...]]:
-        spec = spec_of(_known(values.pop("model")))
+        spec, memory = spec_of(_known(values.pop("model"))), _memory(values.pop("memory"))
         request = read_request(values)
         told = preflight(request, spec)
         inputs = read_inputs(request, spec)
-        seconds = jobs.estimate(spec.name, inputs.request, inputs.plan)
+        seconds = jobs.estimate(spec.name, inputs.request, inputs.plan, memory=memory)
         with TemporaryDirectory(prefix="omniavatar-") as folder:
             path = Path(folder) / "framing.png"
             Image.fromarray(told.picture.framing).save(path)
@@ -168,14 +169,14 @@ def _add_estimate(jobs: Jobs) -> None:
     def estimate(
         _progress: gr.Progress, _browser: gr.Request, values: dict[str, Any]
     ) -> Iterator[tuple[Any, ...]]:
-        model = _known(values.pop("model"))
-        spec = spec_of(model)
-        inputs = read_inputs(read_request(values), spec)
+        model, memory = _known(values.pop("model")), _memory(values.pop("memory"))
+        inputs = read_inputs(read_request(values), spec_of(model))
         plan = inputs.plan
+        seconds = jobs.estimate(model, inputs.request, plan, memory=memory)
         yield (
             {
-                "seconds": round(jobs.estimate(model, inputs.request, plan), 1),
-                "measured": jobs.is_measured(model),
+                "seconds": round(seconds, 1),
+                "measured": jobs.is_measured(model, memory=memory),
                 "video_seconds": round(plan.audio_frames / plan.fps, 3),
                 "chunks": len(plan.chunks),
             },
@@ -200,7 +201,8 @@ def _add_batch(jobs: Jobs) -> None:
     def batch(
         progress: gr.Progress, browser: gr.Request, values: dict[str, Any]
     ) -> Iterator[tuple[Any, ...]]:
-        model, given = _known(values.pop("model")), values.pop("files")
+        model, memory = _known(values.pop("model")), _memory(values.pop("memory"))
+        given = values.pop("files")
         if not isinstance(given, list) or not given:
             raise InputError("There are no files yet: please upload some.", field="files")
         files = [uploaded_file(each, field="files") for each in given]
@@ -209,7 +211,8 @@ def _add_batch(jobs: Jobs) -> None:
         with TemporaryDirectory(prefix="omniavatar-") as folder:
             most = jobs.settings.batch_rows
             rows = read_rows(gather(files, Path(folder)), settings=values, model=model, most=most)
-            started = batches.submit(rows, visitor=visitor)
+            options = {} if memory is None else {"memory": memory}
+            started = batches.submit(rows, visitor=visitor, options=options)
         with closing(batches.follow(started, cancel_on_close=True)) as views:
             for view in views:
                 told = f"{view.finished} of {len(view.rows)} videos are finished"
@@ -315,9 +318,9 @@ def _add_jobs(jobs: Jobs) -> None:
     def submit(
         _progress: gr.Progress, browser: gr.Request, values: dict[str, Any]
     ) -> Iterator[tuple[Any, ...]]:
-        model = values.pop("model")
+        model, memory = values.pop("model"), _memory(values.pop("memory"))
         visitor = browser.session_hash or secrets.token_hex(16)
-        yield (jobs.submit(model, values, visitor=visitor),)
+        yield (jobs.submit(model, values, visitor=visitor, memory=memory),)
 
     def tell(
         _progress: gr.Progress, _browser: gr.Request, values: dict[str, Any]
@@ -418,7 +421,7 @@ def _model(name: str, jobs: Jobs) -> dict[str, Any]:
 
 
 def _request_parameters() -> list[_Parameter]:
-    """The fields of a request, and the model."""
+    """The fields of a request, the model and its arrangement."""
     hints = get_type_hints(GenerationRequest)
     parameters = [
         _Parameter(
@@ -439,7 +442,14 @@ def _request_parameters() -> list[_Parameter]:
         help=f"checkpoint: {', '.join(CATALOG)}",
         default=DEFAULT_MODEL,
     )
-    return [*parameters, model]
+    memory = _Parameter(
+        name="memory",
+        hint=str,
+        component=gr.Radio([AUTO, *MEMORY_TIERS], value=AUTO, label="Memory"),
+        help=f"how much memory of a GPU may be used: {', '.join((AUTO, *MEMORY_TIERS))}",
+        default=AUTO,
+    )
+    return [*parameters, model, memory]
 
 
 def _expose(
@@ -512,6 +522,7 @@ def _fault(values: Mapping[str, Any]) -> InputError | None:
     values = dict(values)
     try:
         model = _known(values.pop("model"))
+        _memory(values.pop("memory"))
         read_inputs(read_request(values), spec_of(model))
     except InputError as error:
         return error
@@ -527,6 +538,12 @@ def _known(model: Any) -> str:
             f"model is {str(model)[:60]!r}. Use one of: {', '.join(CATALOG)}.", field="model"
         )
     return model
+
+
+def _memory(tier: Any) -> str | None:
+    """What `Jobs.submit` takes."""
+    tier = str(tier)[:60]
+    return None if tier_bytes(tier) is None else tier
 
 
 def _found(jobs: Jobs, job: Any) -> JobView:

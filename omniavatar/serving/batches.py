@@ -99,7 +99,8 @@ class Batches:
         """Put a job for each row that can be used into the queue, which others share in turns.
 
         Args:
-            options: of every job, as `Jobs.submit` takes them.
+            options: of every job, as `Jobs.submit` takes them; "memory" is how the networks are
+                arranged for them.
 
         Returns:
             The ID of the batch.
@@ -127,6 +128,7 @@ class Batches:
                             "name": row.name,
                         },
                         consent=consent,
+                        memory=(options or {}).get("memory"),
                         most_waiting=most,
                     )
                 except OmniAvatarError as fault:

@@ -39,6 +39,7 @@ from omniavatar import (
     Preparing,
     StepDone,
     VideoPlan,
+    WeightsError,
     device_name,
     kept_pieces,
     read_inputs,
@@ -566,6 +567,13 @@ class Jobs:
             )
         except _StoppedError:
             return self._stopped
+        except WeightsError as error:
+            logger.error("%s", error)  # names folders, about which visitors can do nothing
+            raise InputError(
+                f"{asked.model} can not be used here: its files are missing or damaged, and could "
+                "not be downloaded. Choose another model; the server's log says what to do.",
+                field="model",
+            ) from error
         image, audio = self.store.inputs(asked)
         request = GenerationRequest.from_mapping({**asked.settings, "image": image, "audio": audio})
         plan = pipeline.check(request)

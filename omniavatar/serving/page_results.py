@@ -85,7 +85,9 @@ def connect_extras(extras: Extras, history: History, jobs: Jobs) -> None:
         if view is None:
             return {extras.link: ""}
         url = _page_address(browser)
-        settings = snippets.call_settings(view.model, dict(view.settings))
+        settings = snippets.call_settings(
+            view.model, dict(view.settings), memory=view.options.get("memory")
+        )
         names = (view.image.name, view.audio.name)
         return {
             extras.link: f"{url}?video={view.id}",

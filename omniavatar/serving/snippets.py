@@ -8,8 +8,14 @@ from typing import Any
 from omniavatar.serving import controls
 
 
-def call_settings(model: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a call must say: the settings that are not at their defaults, and the model."""
+def call_settings(
+    model: str, values: Mapping[str, Any], *, memory: str | None = None
+) -> dict[str, Any]:
+    """What a call must say: the settings that are not at their defaults, and the model.
+
+    Args:
+        memory: how its networks are arranged; None as the server has it.
+    """
     given = {
         name: value
         for name, value in values.items()
@@ -17,7 +23,7 @@ def call_settings(model: str, values: Mapping[str, Any]) -> dict[str, Any]:
         and name not in ("image", "audio")
         and value != controls.ENTRIES[name].default
     }
-    return given | {"model": model}
+    return given | {"model": model} | ({} if memory is None else {"memory": memory})
 
 
 def python_call(url: str, image: str, audio: str, settings: Mapping[str, Any]) -> str:
