@@ -155,7 +155,12 @@ def examine(
         ),
         prospects=tuple(
             replace(
-                _prospect(CATALOG[model], placement, free, folder),
+                _prospect(
+                    CATALOG[model],
+                    choose_placement(device=device, cpu_dtype=CATALOG[model].cpu_dtype),
+                    free,
+                    folder,
+                ),
                 on_card=_on_card(CATALOG[model], placement, free, memory),
             )
             for model in models

@@ -172,13 +172,16 @@ def choose_placement(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    cpu_dtype: torch.dtype = torch.float32,
     available: Sequence[str] | None = None,
 ) -> Placement:
     """Choose device and precision by what the machine has, where nothing is asked for.
 
     Args:
         device: None takes the first of CUDA, Apple's MPS and the CPU that is there.
-        dtype: None is bfloat16 on CUDA, as published, and float32 elsewhere.
+        dtype: None is bfloat16 on CUDA, as published, on a CPU that computes with it what
+            `cpu_dtype` says, and float32 elsewhere.
+        cpu_dtype: see `ModelSpec.cpu_dtype`.
         available: kinds of device, best first; None asks torch.
 
     Returns:
@@ -201,11 +204,19 @@ def choose_placement(
         )
     if dtype is None:
         dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
+        if chosen.type == "cpu" and computes_bfloat16():
+            dtype = cpu_dtype
     if dtype not in PRECISIONS:
         raise InputError(
             f"dtype is {dtype}. Use one of: {', '.join(map(str, PRECISIONS))}.", field="dtype"
         )
     return Placement(device=chosen, dtype=dtype)
+
+
+def computes_bfloat16() -> bool:
+    """Whether the CPU has instructions for it: without them it is slower than float32."""
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def arrange(

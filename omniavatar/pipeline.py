@@ -168,7 +168,7 @@ class AvatarPipeline:
             FullMemoryError: the device's memory ran out in every arrangement.
         """
         spec = settle_spec(_spec(model), folder=folder, loras=loras)
-        chosen = choose_placement(device=device, dtype=dtype)
+        chosen = choose_placement(device=device, dtype=dtype, cpu_dtype=spec.cpu_dtype)
         free, work = free_memory(chosen.device, memory), longest_work(spec)
         if find_faults(spec, find_folder(spec, folder)):
             _foresee(lambda: arrange(chosen, footprint_of_spec(spec), work, free, name=model))
@@ -205,7 +205,8 @@ class AvatarPipeline:
         Raises:
             InputError: there is no such model, device or tier.
         """
-        spec, chosen = _spec(model), choose_placement(device=device, dtype=dtype)
+        spec = _spec(model)
+        chosen = choose_placement(device=device, dtype=dtype, cpu_dtype=spec.cpu_dtype)
         free = free_memory(chosen.device, memory)
         try:
             found = arrange(chosen, footprint_of_spec(spec), longest_work(spec), free, name=model)

@@ -58,6 +58,17 @@ def test_best_device_and_its_precision_are_chosen(available, device, dtype):
     assert chosen == Placement(device=torch.device(device), dtype=dtype)
 
 
+@pytest.mark.parametrize(("instruction", "dtype"), [("amx_bf16", "bfloat16"), ("avx2", "float32")])
+def test_cpu_computes_in_bfloat16_where_it_has_instructions_for_it(monkeypatch, instruction, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True})
+    cpu_dtype = CATALOG["nano"].cpu_dtype
+    chosen = choose_placement(available=("cpu",), cpu_dtype=cpu_dtype)
+    assert chosen.dtype == getattr(torch, dtype)
+    assert choose_placement(available=("cpu",), dtype=torch.float32, cpu_dtype=cpu_dtype) == CPU
+    published = choose_placement(available=("cpu",), cpu_dtype=CATALOG["1.3B"].cpu_dtype)
+    assert published == CPU
+
+
 def test_what_is_asked_for_is_taken():
     chosen = choose_placement(device="cpu", dtype=torch.bfloat16, available=("cuda", "cpu"))
     assert chosen == Placement(device=torch.device("cpu"), dtype=torch.bfloat16)

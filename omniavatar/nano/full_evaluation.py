@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from omniavatar import AvatarPipeline, measure
+from omniavatar.bench.video import Report
 from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES, weights_folder
 from omniavatar.nano.behaviours import behaviour_figures, train_judge
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
@@ -519,15 +520,10 @@ def _guidance(subject: Subject) -> list[Figure]:
 
 def _speed(subject: Subject) -> list[Figure]:
     report = measure(subject.pipeline)
-    bar = 1.0 if subject.size <= 128 else 2.0
+    small = measure(subject.pipeline, resolution="small")
     figures = [
-        Figure(
-            name=f"work per second of video at {subject.size} px",
-            value=report.work_per_second,
-            bar=bar,
-            at_least=False,
-            note=f"{report.threads} threads",
-        ),
+        _work(report),
+        _work(small),
         Figure(
             name="first preview, seconds",
             value=report.first_preview_seconds,
@@ -546,6 +542,17 @@ def _speed(subject: Subject) -> list[Figure]:
             )
         )
     return figures
+
+
+def _work(report: Report) -> Figure:
+    size = min(report.height, report.width)
+    return Figure(
+        name=f"work per second of video at {size} px",
+        value=report.work_per_second,
+        bar=1.0 if size <= 128 else 2.0,
+        at_least=False,
+        note=f"{report.threads} threads, {report.dtype}",
+    )
 
 
 def _moments(frames: int, count: int = MOMENTS) -> list[int]:

@@ -411,6 +411,9 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=_number, default=3.0, metavar="X", help="length of the speech"
     )
+    parser.add_argument(
+        "--resolution", choices=("standard", "small"), default="standard", help="of the video"
+    )
     chunk = parser.add_argument_group("with --random-weights")
     chunk.add_argument("--tokens", type=int, metavar="N", help="of the chunk (default: its own)")
     chunk.add_argument(
@@ -460,7 +463,8 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
             memory=options.memory or "auto",
             report=downloads.DownloadScreen(),
         )
-        return measure(pipeline, seconds=options.seconds).to_mapping()
+        report = measure(pipeline, seconds=options.seconds, resolution=options.resolution)
+        return report.to_mapping()
     spec = CATALOG[options.random_weights]
     if options.tiers is not None or options.memory:
         return measure_tiers(

@@ -23,6 +23,10 @@ Tiles = Literal["whole", "published"]
 ONE_PASS_BYTES = 3 * 2**30
 """Working memory that the VAE may take: it decides how many frames go through it at a time."""
 
+CPU_PASS_BYTES, CPU_PASS_LATENTS = 400 * 2**20, 8
+"""What a CPU decodes at a time, the larger of the two: more leaves its caches and is written to
+memory that is new each time, and less costs more calls than it saves."""
+
 
 def encode_video(vae: AutoencoderKLWan, video: Tensor, *, tiling: Tiling | None = None) -> Tensor:
     """Encode pixels.
@@ -108,7 +112,10 @@ def _window(vae: AutoencoderKLWan, raw: Tensor) -> int:
     height, width = (size * vae.config.scale_factor_spatial for size in raw.shape[3:])
     latent_frame = _one_pass_bytes(vae, torch.Size((4, height, width)))
     # What the frames before hand over is as much as one more latent frame takes.
-    return max(1, ONE_PASS_BYTES // latent_frame - 1)
+    fitting = max(1, ONE_PASS_BYTES // latent_frame - 1)
+    if raw.device.type != "cpu":
+        return fitting
+    return min(fitting, max(CPU_PASS_LATENTS, CPU_PASS_BYTES // latent_frame))
 
 
 def _one_pass_bytes(vae: AutoencoderKLWan, pixels: torch.Size) -> int:

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+import torch
+
 from omniavatar.errors import InputError
 from omniavatar.weights.presets import Preset
 
@@ -143,6 +145,7 @@ class ModelSpec:
         speech_window_frames: longest speech, in video frames, that its speech encoder hears at
             once unless it is told to.
         speech_context_frames: frames to either side that a window of longer speech also hears.
+        cpu_dtype: in which a CPU that has instructions for bfloat16 computes it; CUDA has bfloat16.
         preset: of the distilled LoRA in its weights, whose numbers are in `steps`, `shift` and
             `guidance`; see `with_preset`.
     """
@@ -168,6 +171,7 @@ class ModelSpec:
     preset: Preset | None = None
     small_sizes: tuple[tuple[int, int], ...] = ()
     small_max_tokens: int | None = None
+    cpu_dtype: torch.dtype = torch.float32
 
     def with_preset(self, preset: Preset) -> "ModelSpec":
         """This checkpoint with a distilled LoRA over it."""
@@ -312,6 +316,7 @@ NANO = ModelSpec(
     sizes=((192, 192), (256, 192), (192, 256)),
     small_sizes=((128, 128),),
     small_max_tokens=1472,
+    cpu_dtype=torch.bfloat16,
     steps=3,
     guidance=1.0,
     max_tokens=3264,
