@@ -1,7 +1,7 @@
 """Draw the pictures of the page in `docs/`: `python tests/page_pictures.py`, from the clone.
 
 Needs what the tests need. A video is made in a running app, and the page is photographed light,
-dark and on a phone.
+dark and on a phone. Tells how long a new visitor waits for something to be seen.
 """
 
 import io
@@ -44,6 +44,12 @@ def make_video(visit: Visit) -> None:
     )
 
 
+def first_paint(visit: Visit) -> float:
+    """Seconds from the opening of the page until something could be seen."""
+    found = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    return float(visit.page.evaluate(found)) / 1000
+
+
 def photograph(visit: Visit, path: Path) -> None:
     """Save the window, in few colours, which keeps the file small."""
     visit.page.mouse.move(0, 0)
@@ -56,6 +62,7 @@ def main(folder: Path) -> None:
     with TemporaryDirectory() as work, running_app(Path(work)) as app, open_browser() as browser:
         for name, view in VIEWS.items():
             with visiting(browser, app.url, **view) as visit:
+                print(f"{name}: first paint after {first_paint(visit):.2f} s")
                 make_video(visit)
                 top = "#screen" if view["width"] < 640 else "body"
                 visit.page.evaluate(f"document.querySelector('{top}').scrollIntoView()")
