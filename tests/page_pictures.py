@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
     with TemporaryDirectory() as work, running_app(Path(work)) as app, open_browser() as browser:
         for name, view in VIEWS.items():
             with visiting(browser, app.url, **view) as visit:
-                print(f"{name}: first paint after {first_paint(visit):.2f} s")
+                sys.stdout.write(f"{name}: first paint after {first_paint(visit):.2f} s\n")
                 make_video(visit)
                 top = "#screen" if view["width"] < 640 else "body"
                 visit.page.evaluate(f"document.querySelector('{top}').scrollIntoView()")
