@@ -253,10 +253,18 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
 def sample_moments(
     count: int, moments: int, *, generator: torch.Generator, look: Look = "drawn"
 ) -> Pose:
-    """Poses at random times of all behaviours, [n, t] tracks; the first is the portrait's."""
+    """Poses at random times of all behaviours in all moods; the first is the portrait's.
+
+    Returns:
+        Tracks of [n, t].
+    """
     draw = _Draw(generator)
-    known = WIDE_BEHAVIOURS if look == "wide" else BEHAVIOURS
-    behaviour, mood = _behaviours(draw, count, known, look)
+    is_wide = look == "wide"
+    moods = WIDE_MOODS if is_wide else MOODS
+    # Hands are seldom seen otherwise: a third of the moments of those who wave come before.
+    known = (*WIDE_BEHAVIOURS, "waving", "waving") if is_wide else BEHAVIOURS
+    behaviour, _ = _behaviours(draw, count, known, look)
+    mood = draw.integers(count, len(moods))
     times = draw.uniform(count, moments, low=0.0, high=8.0)
     times[:, 0] = 0.0
     shapes = torch.tensor(list(VISEMES.values()))

@@ -34,7 +34,7 @@ _GROUP = 50
 _DRAWN = 128
 """Side of the pictures, in pixels: more than the observer sees, and quickly drawn."""
 
-_TEST_CLIPS = 36
+_TEST_CLIPS = 72
 
 
 def train_observer(
@@ -136,7 +136,7 @@ def _draw(count: int, *, seed: int, looks: Sequence[Look]) -> tuple[Tensor, Tens
 
 def _looks(look: Look) -> tuple[Look, ...]:
     """The wide look has drawings of the other among its people, but in other places."""
-    return ("drawn", "wide") if look == "wide" else ("drawn",)
+    return ("drawn", "wide", "wide") if look == "wide" else ("drawn",)
 
 
 def _as_seen(views: Tensor) -> Tensor:
