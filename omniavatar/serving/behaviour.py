@@ -39,13 +39,16 @@ ROWS = (
             Chip("Friendly", "The person is speaking with a friendly face and a happy smile."),
             Chip("Calm", "The person is speaking with a calm face, relaxed and confident."),
             Chip("Serious", "The person is speaking with a serious expression."),
+            Chip("Sad", "The person is speaking with a sad expression."),
         ),
     ),
     Row(
         "Movement",
         (
             Chip("Keeps still", "The person keeps still, and the hands stay down."),
+            Chip("Looks around", "The person looks around while speaking."),
             Chip("Nods", "The person nods slowly while speaking."),
+            Chip("Waves", "The person raises a hand and waves at the camera."),
             Chip("Gestures", "The hands move with gentle gestures and stay clearly visible."),
         ),
     ),

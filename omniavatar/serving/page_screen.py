@@ -112,10 +112,10 @@ def build_screen() -> Screen:
             full = gr.Button(
                 "Make the full version", variant="primary", visible=False, elem_id="full"
             )
-            download = gr.DownloadButton("Download", size="md", elem_id="download")
-            poster = gr.DownloadButton("Poster frame", size="md", elem_id="poster")
-            again = gr.Button("Change and run again", size="md", elem_id="again")
-            delete = gr.Button("Delete", size="md", elem_id="delete")
+            download = gr.DownloadButton("Download", size="md", min_width=100, elem_id="download")
+            poster = gr.DownloadButton("Poster frame", size="md", min_width=110, elem_id="poster")
+            again = gr.Button("Change and run again", size="md", min_width=180, elem_id="again")
+            delete = gr.Button("Delete", size="md", scale=0, min_width=80, elem_id="delete")
         with gr.Accordion("Settings of this video", open=False):
             used = gr.HTML(elem_id="used")
     return Screen(
