@@ -8,7 +8,7 @@ import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from omniavatar.models.whole_sequence import decode_whole
 from omniavatar.pipeline import AvatarPipeline
 from omniavatar.request import GenerationRequest
 from omniavatar.speed import attention_kernel
+
+
+Resolution = Literal["standard", "small"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ class Report:
 
 
 def measure(
-    pipeline: AvatarPipeline, *, seconds: float = 3.0, resolution: str = "standard"
+    pipeline: AvatarPipeline, *, seconds: float = 3.0, resolution: Resolution = "standard"
 ) -> Report:
     """Make a video twice, the second time measured, and compare the alternatives.
 
