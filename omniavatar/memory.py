@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -172,7 +173,7 @@ def choose_placement(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    cpu_dtype: torch.dtype = torch.float32,
+    cpu_dtype: Literal["float32", "bfloat16"] = "float32",
     available: Sequence[str] | None = None,
 ) -> Placement:
     """Choose device and precision by what the machine has, where nothing is asked for.
@@ -205,7 +206,7 @@ def choose_placement(
     if dtype is None:
         dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
         if chosen.type == "cpu" and computes_bfloat16():
-            dtype = cpu_dtype
+            dtype = getattr(torch, cpu_dtype)
     if dtype not in PRECISIONS:
         raise InputError(
             f"dtype is {dtype}. Use one of: {', '.join(map(str, PRECISIONS))}.", field="dtype"

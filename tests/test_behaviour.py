@@ -14,7 +14,7 @@ def test_sentences_stand_in_their_order_however_they_were_chosen(order):
 
 
 def test_a_second_choice_of_a_row_replaces_the_first_and_a_second_press_takes_it_back():
-    friendly, calm, _ = MOOD.chips
+    friendly, calm, *_ = MOOD.chips
     prompt = with_sentence("She holds a cup.", MOOD, friendly)
     assert prompt == f"She holds a cup. {friendly.sentence}"
     prompt = with_sentence(prompt, MOOD, calm)
@@ -26,5 +26,5 @@ def test_own_words_stay_between_who_and_background():
     prompt = with_sentence("She holds a cup.", BACKGROUND, BACKGROUND.chips[0])
     prompt = with_sentence(prompt, WHO, WHO.chips[0])
     assert prompt == f"{WHO.chips[0].sentence} She holds a cup. {BACKGROUND.chips[0].sentence}"
-    prompt = with_sentence(prompt, MOVEMENT, MOVEMENT.chips[1])
+    prompt = with_sentence(prompt, MOVEMENT, next(c for c in MOVEMENT.chips if c.label == "Nods"))
     assert prompt.index("cup") < prompt.index("nods") < prompt.index("camera and the background")

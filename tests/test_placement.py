@@ -128,7 +128,7 @@ def test_tiles_change_a_picture_little():
 
 
 def test_weights_come_in_8_bits_from_the_start():
-    pipeline = AvatarPipeline.from_pretrained("nano", device="cpu")
+    pipeline = AvatarPipeline.from_pretrained("nano", device="cpu", dtype=torch.float32)
     small = dataclasses.replace(CPU, fp8=PARTS)
     place(pipeline.models, small)
     from omniavatar.weights.load import load_models

@@ -21,7 +21,6 @@ from omniavatar.pipeline import AvatarPipeline
 from omniavatar.request import GenerationRequest
 from omniavatar.speed import attention_kernel
 
-
 Resolution = Literal["standard", "small"]
 
 

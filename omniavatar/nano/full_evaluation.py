@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omniavatar import AvatarPipeline, measure
-from omniavatar.bench.video import Report
+from omniavatar import AvatarPipeline, Report, measure
 from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES, weights_folder
 from omniavatar.nano.behaviours import behaviour_figures, train_judge
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips

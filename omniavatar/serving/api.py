@@ -31,6 +31,7 @@ from PIL import Image
 
 from omniavatar import (
     CATALOG,
+    MEMORY_TIERS,
     GenerationRequest,
     InputError,
     align_captions,
@@ -50,9 +51,11 @@ from omniavatar.serving.jobs import UNKNOWN_FAULT, Jobs, JobView, read_request, 
 from omniavatar.serving.loras import spec_of
 from omniavatar.serving.page_inputs import DEFAULT_MODEL
 from omniavatar.serving.uploads import uploaded_file
-from omniavatar.tiers import AUTO, MEMORY_TIERS, tier_bytes
 
 logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+"""The arrangement of a model's networks that its memory allows."""
 
 # Jobs wait for the device in a queue of their own, which is fair to all visitors: here they only
 # must not hold each other up.
@@ -542,8 +545,12 @@ def _known(model: Any) -> str:
 
 def _memory(tier: Any) -> str | None:
     """What `Jobs.submit` takes."""
-    tier = str(tier)[:60]
-    return None if tier_bytes(tier) is None else tier
+    if tier == AUTO:
+        return None
+    if tier not in MEMORY_TIERS:
+        accepted = ", ".join((AUTO, *MEMORY_TIERS))
+        raise InputError(f"memory is {str(tier)[:60]!r}. Use one of: {accepted}.", field="memory")
+    return str(tier)
 
 
 def _found(jobs: Jobs, job: Any) -> JobView:

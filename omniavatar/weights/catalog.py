@@ -15,8 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-import torch
-
 from omniavatar.errors import InputError
 from omniavatar.weights.presets import Preset
 
@@ -171,7 +169,7 @@ class ModelSpec:
     preset: Preset | None = None
     small_sizes: tuple[tuple[int, int], ...] = ()
     small_max_tokens: int | None = None
-    cpu_dtype: torch.dtype = torch.float32
+    cpu_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def with_preset(self, preset: Preset) -> "ModelSpec":
         """This checkpoint with a distilled LoRA over it."""
@@ -316,7 +314,7 @@ NANO = ModelSpec(
     sizes=((192, 192), (256, 192), (192, 256)),
     small_sizes=((128, 128),),
     small_max_tokens=1472,
-    cpu_dtype=torch.bfloat16,
+    cpu_dtype="bfloat16",
     steps=3,
     guidance=1.0,
     max_tokens=3264,
