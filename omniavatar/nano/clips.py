@@ -261,7 +261,7 @@ def sample_moments(
     draw = _Draw(generator)
     is_wide = look == "wide"
     moods = WIDE_MOODS if is_wide else MOODS
-    # Hands are seldom seen otherwise: a third of the moments of those who wave come before.
+    # Hands would seldom be seen otherwise: with two more, three of eleven people wave.
     known = (*WIDE_BEHAVIOURS, "waving", "waving") if is_wide else BEHAVIOURS
     behaviour, _ = _behaviours(draw, count, known, look)
     mood = draw.integers(count, len(moods))
