@@ -3,6 +3,7 @@
 import json
 import subprocess
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,12 +32,24 @@ def gpu(monkeypatch):
     return have
 
 
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk with so much free, whatever the machine of the tests has left."""
+
+    def have(gigabytes):
+        usage = SimpleNamespace(free=gigabytes * GIGABYTE)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+
+    return have
+
+
 def prospects(**options):
     return {prospect.model: prospect for prospect in examine(**options).prospects}
 
 
-def test_bundled_model_is_ready_and_the_others_say_what_they_lack(tmp_path, gpu):
+def test_bundled_model_is_ready_and_the_others_say_what_they_lack(tmp_path, gpu, disk):
     gpu(24, 128)
+    disk(500)
     found = prospects(device="cpu")
     assert found["nano"].ready
     for model in ("1.3B", "14B"):
@@ -70,9 +83,9 @@ def test_a_machine_without_a_card_is_told_what_one_would_do(gpu, capsys):
     assert "25.3 GB of free host memory" in prospects(device="cpu", memory="8GB")["14B"].on_card
 
 
-def test_a_full_disk_is_told(gpu, monkeypatch):
+def test_a_full_disk_is_told(gpu, disk):
     gpu(80, 128)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 10 * GIGABYTE}))
+    disk(10)
     advice = prospects(device="cpu")["14B"].advice
     assert "10 GB are free" in advice
     assert "--to FOLDER" in advice
