@@ -102,4 +102,4 @@ def test_clips_name_the_new_behaviours_and_show_them() -> None:
         else:
             assert "wave" in prompt or "waving" in prompt
             assert drawn.pose.wave[row].any()
-            assert drawn.pose.swing[row].std() > 0.05
+            assert drawn.pose.swing[row].abs().max() > 0.05

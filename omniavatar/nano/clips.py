@@ -22,8 +22,16 @@ from omniavatar.nano.speech import ROWS_PER_SECOND, VISEMES, SpeechBank
 
 SAMPLES_PER_ROW = SAMPLE_RATE // ROWS_PER_SECOND
 _EXTRA_STILL = 0.2
+_WIDE_SHARES = {
+    "plain": 2.0, "still": 4.0, "nodding": 3.5, "looking around": 3.0, "blinking often": 2.0,
+    "smiling": 2.0, "serious": 2.0, "sad": 2.5, "waving": 4.0,
+}  # fmt: skip
+"""How often each is trained, in the wide look: more where a model this small learns slowly."""
+
+_SAD_WHATEVER_THEY_DO = 0.12
 _OFTEN = 1.6
-_JUMP_SECONDS = 0.16
+_EYES_SECONDS, _HEAD_SECONDS = 0.16, 0.4
+"""In which a glance goes to its next place, and the head after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +139,10 @@ def _behaviours(
 ) -> tuple[Tensor, Tensor]:
     """Number of the behaviour and of the mood, [count] each."""
     known = WIDE_BEHAVIOURS if look == "wide" or names is not None else BEHAVIOURS
-    if names is None:
+    if names is None and look == "wide":
+        bounds = torch.tensor([_WIDE_SHARES[name] for name in known]).cumsum(0)
+        behaviour = torch.bucketize(draw.uniform(count) * bounds[-1], bounds[:-1], right=True)
+    elif names is None:
         behaviour = draw.integers(count, len(known))
         still = draw.uniform(count) < _EXTRA_STILL
         behaviour[still] = BEHAVIOURS.index("still")
@@ -140,6 +151,8 @@ def _behaviours(
         behaviour = torch.tensor([numbers[i % len(numbers)] for i in range(count)])
     free = draw.uniform(count)
     mood = (free > 0.5).long() + (free > 0.75).long()
+    if names is None and look == "wide":
+        mood[free > 1 - _SAD_WHATEVER_THEY_DO] = WIDE_MOODS.index("sad")
     mood[behaviour == known.index("plain")] = MOODS.index("neutral")
     for name in set(known) & set(WIDE_MOODS):
         mood[behaviour == known.index(name)] = WIDE_MOODS.index(name)
@@ -166,16 +179,24 @@ def _blinks(draw: _Draw, times: Tensor, per_second: Tensor, last: float) -> Tens
     return (closed * happens[:, None, :]).amax(2)
 
 
-def _glances(draw: _Draw, times: Tensor, hold_seconds: Tensor, last: float) -> Tensor:
-    """[n, t, 2] gaze that jumps from place to place, each coordinate -1..1."""
+def _glances(
+    draw: _Draw, times: Tensor, hold_seconds: Tensor, last: float
+) -> tuple[Tensor, Tensor]:
+    """[n, t, 2] each: gaze that jumps from place to place, -1..1, and a head that turns after."""
     count = times.shape[0]
     most = int(last / float(hold_seconds.min())) + 3
     places = draw.uniform(count, most, 2, low=-1.0, high=1.0)
     at = times / hold_seconds[:, None] + draw.uniform(count, 1)
     place = at.floor().long().clamp(0, most - 2)
-    share = ((at - place) * hold_seconds[:, None] / _JUMP_SECONDS).clamp(0, 1)[..., None]
     people = torch.arange(count)[:, None]
-    return places[people, place].lerp(places[people, place + 1], share * share * (3 - 2 * share))
+    since = (at - place) * hold_seconds[:, None]
+
+    def arriving(seconds: float) -> Tensor:
+        share = (since / seconds).clamp(0, 1)[..., None]
+        smooth = share * share * (3 - 2 * share)
+        return places[people, place].lerp(places[people, place + 1], smooth)
+
+    return arriving(_EYES_SECONDS), arriving(_HEAD_SECONDS)
 
 
 def _waving(draw: _Draw, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,7 +206,7 @@ def _waving(draw: _Draw, times: Tensor) -> tuple[Tensor, Tensor]:
     since = times - draw.uniform(count, 1, low=0.0, high=0.6)
     raised = torch.where(comes, (since / 0.5).clamp(0, 1), torch.ones_like(times))
     raised = raised * raised * (3 - 2 * raised)
-    rate = draw.uniform(count, 1, low=1.2, high=2.2)
+    rate = draw.uniform(count, 1, low=0.9, high=1.6)
     phase = draw.uniform(count, 1, high=2 * math.pi)
     return raised, (2 * math.pi * rate * times + phase).sin() * raised
 
@@ -215,14 +236,15 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
     calm = 1 - 0.88 * does("still")
     around, nods = does("looking around"), does("nodding")
     phase = draw.uniform(count, 1, high=2 * math.pi)
-    nod = (2 * math.pi * draw.uniform(count, 1, low=0.6, high=1.1) * times + phase).sin() * nods
+    nod = (2 * math.pi * draw.uniform(count, 1, low=0.6, high=1.0) * times + phase).sin() * nods
     spoken = _slow(mouth[:, 1:, 0]) - 0.2
     # The portrait is a first frame itself, or one of another time, when nothing is known of speech.
     at_portrait = torch.where(times[:, 1:2] == 0, spoken[:, :1], -0.2)
     spoken = torch.cat([at_portrait, spoken], 1)
     per_second = (0.3 - 0.18 * does("still") + (_OFTEN - 0.3) * does("blinking often"))[:, 0]
-    glance = _glances(draw, times, draw.uniform(count, low=0.6, high=1.6), last)
-    gaze = glance * (0.12 * calm + 0.88 * around)[..., None]
+    glance, turn = _glances(draw, times, draw.uniform(count, low=0.7, high=1.6), last)
+    far = 0.12 * calm + 0.88 * around
+    gaze = glance * far[..., None]
     ramps = (draw.uniform(count, 1) < 0.5).float()
     ramp = 1 - ramps * (1 - (times / 0.8).clamp(0, 1))
     feeling = torch.tensor([0.0, 1.0, -1.0, 0.0])[mood][:, None]
@@ -234,10 +256,10 @@ def _pose(draw: _Draw, times: Tensor, mouth: Tensor, behaviour: Tensor, mood: Te
         wave, swing = wave * does("waving"), swing * does("waving")
     return Pose(
         head_x=0.03 * calm * _sway(draw, times),
-        head_y=0.018 * calm * _sway(draw, times) + 0.035 * nod,
+        head_y=0.018 * calm * _sway(draw, times) + 0.024 * nod,
         roll=0.035 * calm * _sway(draw, times),
-        yaw=0.12 * calm * _sway(draw, times) + 0.45 * around * gaze[..., 0],
-        pitch=0.10 * calm * _sway(draw, times) + 0.28 * nod + 0.10 * calm * spoken,
+        yaw=0.12 * calm * _sway(draw, times) + 0.40 * around * far * turn[..., 0],
+        pitch=0.10 * calm * _sway(draw, times) + 0.20 * nod + 0.10 * calm * spoken,
         eyes_closed=_blinks(draw, times, per_second, last),
         gaze_x=gaze[..., 0],
         gaze_y=gaze[..., 1] * 0.7,
@@ -330,7 +352,7 @@ def sample_clips(
         generator: all that is random; a CPU generator gives the same clips on every device.
         device: where the clips are drawn and stay.
         behaviours: names from `prompts.WIDE_BEHAVIOURS`, taken in turn; None draws those of the
-            look at random, an extra fifth of all clips keeping still.
+            look at random, some more often than others.
         continuation_share: share of windows that continue a video.
         context_rows: rows of speech in the waveform beyond those shown.
         look: see `presenters.sample_presenters`.

@@ -93,7 +93,6 @@ def fold_guidance(
         trainer,
         loss,
         probe=lambda: probe.score(trainer.average, steps=STEPS),
-        probe_seconds=[seconds * 0.5],
     )
 
 

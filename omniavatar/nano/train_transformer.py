@@ -2,7 +2,6 @@
 
 # n clips, b batch, f latent frames, h, w latent rows and columns, c channels
 
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from omniavatar.nano.windows import (
     EYE_WEIGHT,
     HEAD_WEIGHT,
     MOUTH_WEIGHT,
+    MOVING_WEIGHT,
     Latents,
     Windows,
     draw_takes,
@@ -40,8 +40,8 @@ RECIPE = Recipe(
     warm_up=0.02,
     decay=0.9995,
 )
-LATER_RATE = 1e-3
-"""Highest rate for weights that begin another course."""
+LATER_RECIPE = replace(RECIPE, learning_rate=7e-4, decay=0.999)
+"""For weights that are trained already."""
 
 NEW_CLIPS, NEW_CLIPS_EVERY_STEPS = 16, 40
 BORDER_WEIGHT = 2.0
@@ -69,8 +69,8 @@ def train_transformer(
     Args:
         weights: where VAE, speech encoder and reader are exported.
         folder: with the windows that `windows.write_windows` made.
-        from_weights: where there is no checkpoint, go on from the exported transformer, with a
-            fresh optimiser; on another course than it had, with a clock and a rate of its own.
+        from_weights: where there is no checkpoint, go on from the exported transformer, with an
+            optimiser, a clock and a rate of its own.
     """
     torch.manual_seed(41)
     latents, encoder = Latents.load(weights, device), load_speech_encoder(weights, device)
@@ -78,13 +78,10 @@ def train_transformer(
     banks = {shape: read_windows(folder, shape, encoder, device) for shape in course.shapes}
     resumed = from_weights and not (folder / "transformer.pt").exists()
     network = (Generator.load(weights) if resumed else Generator()).to(device)
-    records = json.loads((weights / "training.json").read_text()) if resumed else {}
-    earlier = records.get("transformer", {})
-    same_course = earlier.get("settings", {}).get("course", "first") == course.name
     trainer = Trainer(
         "transformer",
         network,
-        RECIPE if same_course or not resumed else replace(RECIPE, learning_rate=LATER_RATE),
+        LATER_RECIPE if from_weights else RECIPE,
         folder=folder,
         seconds=seconds,
         deadline=deadline,
@@ -93,12 +90,10 @@ def train_transformer(
             "batch": [f"{course.batch(s)} x {s.name}" for s in dict.fromkeys(course.shapes)],
             "clips": processes() * sum(map(len, banks.values())),
             "new_clips_a_step": NEW_CLIPS / NEW_CLIPS_EVERY_STEPS,
-            "weights": [MOUTH_WEIGHT, EYE_WEIGHT, HEAD_WEIGHT],
+            "weights": [MOUTH_WEIGHT, EYE_WEIGHT, HEAD_WEIGHT, MOVING_WEIGHT],
             "parameters": sum(p.numel() for p in network.parameters()),
         },
     )
-    if resumed and same_course:
-        trainer.go_on(earlier)
     if device.type == "cuda":
         network.transformer.compile_repeated_blocks()
     seed = 42 + trainer.record.steps + 100_000 * rank()
@@ -135,10 +130,8 @@ def train_transformer(
         trainer,
         loss,
         probe=lambda: probe.score(trainer.average, sheet=sheet),
-        probe_seconds=[60, 150, *range(300, int(seconds), 150)],
+        probe_seconds=[150, *range(500, int(seconds), 500)],
     )
-    if trainer.elapsed_seconds >= seconds and rank() == 0:
-        _compare_settings(trainer, probe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +185,6 @@ def velocity_loss(network: Generator, windows: Windows) -> Tensor:
         told = drop_conditions(windows)
         velocity = network(noised.hidden, noised.sigma, told.context(network), told.audio).float()
     return noised.loss(velocity)
-
-
-def _compare_settings(trainer: Trainer[Generator], probe: Probe) -> None:
-    """Measure numbers of steps and strengths of guidance, to choose the defaults by."""
-    for steps in (2, 3, 4, 8):
-        for guidance in (1.0, 1.5, 2.0):
-            scores = probe.score(trainer.average, steps=steps, guidance=guidance)
-            trainer.probe(steps=steps, guidance=guidance, **scores)
-    trainer.write_record()
 
 
 @dataclass(frozen=True, slots=True)
