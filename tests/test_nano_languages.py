@@ -1,7 +1,8 @@
-"""Speech for the wide course: other languages than English, whispers, wider ranges."""
+"""Speech for the wide course: other languages, whispers, wider ranges, another synthesiser."""
 
 import hashlib
 import random
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from omniavatar.nano.__main__ import main
 from omniavatar.nano.banks import read_speech
 from omniavatar.nano.course import FIRST, WIDE
 from omniavatar.nano.espeak import Synthesiser, Voice
+from omniavatar.nano.flite import Flite
 from omniavatar.nano.languages import LANGUAGES
 from omniavatar.nano.speech import (
     PLAIN,
@@ -34,6 +36,37 @@ def loudness(stream: SpeechStream) -> np.ndarray:
 def only(language: str) -> Manner:
     """A manner in which everybody speaks this language."""
     return Manner(languages=(language,), english_share=0.0)
+
+
+@pytest.fixture
+def flite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flite:
+    """A program with the options and the answers of Debian's, which says "ma" to everything.
+
+    It lies in the search path. `asked.txt` beside it has what it was asked.
+    """
+    program = tmp_path / "bin" / "flite"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, sys, wave\n"
+        "asked = sys.argv[1:]\n"
+        "with (pathlib.Path(__file__).parent / 'asked.txt').open('a') as log:\n"
+        "    print(*asked, sep=chr(9), file=log)\n"
+        "with wave.open(asked[asked.index('-o') + 1], 'wb') as sound:\n"
+        "    sound.setnchannels(1)\n"
+        "    sound.setsampwidth(2)\n"
+        "    sound.setframerate(16000)\n"
+        "    sound.writeframes(b'\\x00\\x10\\x00\\xf0' * 8000)\n"
+        "print('pau:0.2 m:0.4 aa:0.8 pau:1.0')\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    return Flite(program)
+
+
+def voices_asked_of(flite: Flite) -> set[str]:
+    lines = (flite.program.parent / "asked.txt").read_text().splitlines()
+    return {line.split("\t")[line.split("\t").index("-voice") + 1] for line in lines}
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
@@ -174,17 +207,42 @@ def test_ranges_are_kept() -> None:
     assert changes(260) > 1.3 * changes(110)
 
 
+def test_the_other_synthesiser_says_a_share_of_the_streams(flite: Flite) -> None:
+    always = Manner(flite_share=1.0, longest_pause_seconds=0.1)
+    for held_out, voices in ((False, {"kal16", "awb"}), (True, {"slt", "rms"})):
+        (flite.program.parent / "asked.txt").unlink(missing_ok=True)
+        bank = speech_bank(6, 3.0, seed=4, held_out=held_out, manner=always, flite=flite)
+        assert voices_asked_of(flite) == voices
+    # "ma" opens the mouth once a second, as the program told.
+    opening, classes = bank.mouth[..., 0], bank.classes
+    assert opening.max() > 0.5
+    assert opening[classes == list(VISEMES).index("p")].median() < 0.05
+    some = [
+        speech_stream(1.0, seed=seed, manner=Manner(flite_share=0.3), flite=flite)
+        for seed in range(30)
+    ]
+    own = [speech_stream(1.0, seed=seed) for seed in range(30)]
+    changed = sum(
+        not np.array_equal(one.samples, other.samples) for one, other in zip(some, own, strict=True)
+    )
+    assert 3 <= changed <= 15
+    with pytest.raises(ValueError, match="needs flite"):
+        speech_stream(1.0, seed=1, manner=always)
+
+
 def test_a_bank_in_another_manner_does_not_depend_on_the_number_of_processes() -> None:
-    alone = speech_bank(2, 3.0, seed=2, manner=WIDE.manner)
-    together = speech_bank(2, 3.0, seed=2, processes=2, manner=WIDE.manner)
+    manner = replace(WIDE.manner, flite_share=0.0)
+    alone = speech_bank(2, 3.0, seed=2, manner=manner)
+    together = speech_bank(2, 3.0, seed=2, processes=2, manner=manner)
     assert torch.equal(alone.samples, together.samples)
     assert not torch.equal(alone.samples, speech_bank(2, 3.0, seed=2).samples)
 
 
-def test_the_command_speaks_in_the_manner_of_its_course(tmp_path: Path) -> None:
-    arguments = ["--runs", str(tmp_path), "speech", "--streams", "2", "--held-out-streams", "1"]
+def test_the_command_speaks_in_the_manner_of_its_course(tmp_path: Path, flite: Flite) -> None:
+    arguments = ["--runs", str(tmp_path), "speech", "--streams", "8", "--held-out-streams", "1"]
     assert main([*arguments, "--seconds", "3", "--course", "wide"]) == 0
     made = read_speech(tmp_path, held_out=False)
-    wanted = speech_bank(2, 3.0, seed=7, manner=WIDE.manner)
+    assert voices_asked_of(flite) <= {"kal16", "awb", "slt", "rms"}
+    wanted = speech_bank(8, 3.0, seed=7, manner=WIDE.manner, flite=flite)
     assert torch.equal(made.classes, wanted.classes)
     assert (made.samples - wanted.samples).abs().max() < 1e-4

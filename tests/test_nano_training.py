@@ -1,12 +1,13 @@
 """Training of the bundled model: shortcuts equal the plain way, and it goes on where it left."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
-from torch import nn
+from torch import Tensor, nn
 
 from omniavatar.models.audio_encoder import encode_batch, encode_speech
 from omniavatar.nano import training
@@ -18,13 +19,23 @@ from omniavatar.nano.architecture import (
     build_vae,
 )
 from omniavatar.nano.banks import read_speech, write_speech
-from omniavatar.nano.clips import sample_clips
+from omniavatar.nano.clips import SpeechWindows, sample_clips, sample_speech
 from omniavatar.nano.generator import Generator, given_latents
 from omniavatar.nano.linear_code import LinearCode, to_blocks
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.regions import inside, to_latent_cells
 from omniavatar.nano.speech import SpeechBank, speech_bank
-from omniavatar.nano.train_speech_encoder import correlation, end_in_silence
+from omniavatar.nano.train_speech_encoder import (
+    Before,
+    SpeechReader,
+    correlation,
+    draw_silence,
+    end_in_silence,
+    fit_heads,
+    normalise,
+    play_in,
+    speech_loss,
+)
 from omniavatar.nano.train_transformer import velocity_loss
 from omniavatar.nano.train_vae import pixel_weights, prepare_weights
 from omniavatar.nano.training import Recipe, Trainer, read_average, train
@@ -147,7 +158,9 @@ def test_latent_cells_cover_four_frames_after_the_first() -> None:
 
 def test_clips_cut_short_end_in_zeros() -> None:
     torch.manual_seed(0)
-    waveform, silent = end_in_silence(torch.randn(8, 10 * 640) + 3, share=1.0)
+    said = torch.randn(8, 10 * 640) + 3
+    silent = draw_silence(said, share=1.0)
+    waveform = end_in_silence(said, silent)
     rows = waveform.unflatten(1, (10, 640))
     assert silent.any(1).all()
     assert not rows[silent].any()
@@ -218,3 +231,69 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def test_a_part_that_was_not_trained_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nano vae"):
         read_average(tmp_path / "vae.pt", nn.Linear(1, 1))
+
+
+# ---- the speech encoder, trained further
+
+
+def test_speech_that_is_played_faster_keeps_its_mouth(bank: SpeechBank) -> None:
+    windows = sample_speech(
+        bank, count=3, rows=100, generator=torch.Generator().manual_seed(2), device="cpu"
+    )
+    faster = play_in(windows, 80)
+    assert faster.waveform.shape == (3, 80 * 640)
+    assert faster.mouth.shape == (3, 80, 3)
+    rows = ((torch.arange(80) + 0.5) * 100 / 80).long()
+    assert torch.equal(faster.classes, windows.classes[:, rows])
+    assert (correlation(faster.mouth[..., 0], windows.mouth[:, rows, 0]) > 0.97).all()
+
+    def loudness(of: SpeechWindows) -> Tensor:
+        return of.waveform.unflatten(1, (-1, 640)).square().mean(2).sqrt()
+
+    played = loudness(windows)[:, rows]
+    assert (correlation(loudness(faster), played) > 0.8).all()
+    assert play_in(windows, 100) is windows
+
+
+def test_an_encoder_from_before_is_followed_only_where_it_was_right(bank: SpeechBank) -> None:
+    torch.manual_seed(3)
+    generator = torch.Generator().manual_seed(4)
+    reader = SpeechReader()
+    before = fit_heads(reader, bank, generator=generator, clips=4)
+    windows = sample_speech(bank, count=2, rows=65, generator=generator, device="cpu")
+    waveform = normalise(windows.waveform)
+    with torch.no_grad():
+        read, _ = reader(waveform, 65)
+    features, was_right = before.hear(waveform, read)
+    assert features.shape == (2, 65, 6 * 128)
+    assert was_right.all()
+    assert not before.hear(waveform, read + 1)[1].any()
+
+    def loss(held_to: Before | None) -> float:
+        torch.manual_seed(5)
+        return speech_loss(reader, replace(windows, mouth=read), before=held_to).item()
+
+    alone = loss(None)
+    assert loss(before) > alone  # noise lies over what the new one hears
+    with torch.no_grad():
+        for parameter in before.reader.mouth_head.parameters():
+            parameter.add_(100)
+    assert loss(before) == pytest.approx(alone)
+
+
+def test_heads_are_fitted_to_an_exported_encoder(bank: SpeechBank) -> None:
+    torch.manual_seed(6)
+    reader = SpeechReader()
+    windows = sample_speech(
+        bank, count=4, rows=125, generator=torch.Generator().manual_seed(7), device="cpu"
+    )
+    wanted = (windows.mouth - reader.mouth_mean) / reader.mouth_std
+
+    def error() -> float:
+        with torch.no_grad():
+            tracks, _ = reader(normalise(windows.waveform), 125)
+        return (tracks - wanted).square().mean().item()
+
+    first = error()
+    fit_heads(reader, bank, generator=torch.Generator().manual_seed(8), clips=8)
+    assert error() < 0.7 * first

@@ -28,6 +28,7 @@ import argparse
 import logging
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,12 +106,12 @@ def _parser() -> argparse.ArgumentParser:
             part.add_argument("--batch", type=int)
         part.add_argument("--device", default="cuda")
         _add_course(part)
-        if name in ("transformer", "vae", "fold"):
+        if name in ("transformer", "vae", "fold", "speech-encoder"):
             part.add_argument("--weights", type=Path, help="where the other parts are exported")
         if name in ("vae", "reader"):
             part.add_argument("--clips", type=int, help="drawn before training")
 
-        if name in ("transformer", "vae"):
+        if name in ("transformer", "vae", "speech-encoder"):
             part.add_argument(
                 "--from-weights", action="store_true", help="go on from what is exported"
             )
@@ -178,8 +179,12 @@ def _add_course(parser: argparse.ArgumentParser) -> None:
 def _make_speech(options: argparse.Namespace) -> None:
     from omniavatar.nano.banks import write_speech
     from omniavatar.nano.course import COURSES
+    from omniavatar.nano.debian import FOLDER
+    from omniavatar.nano.flite import find_flite
     from omniavatar.nano.speech import speech_bank
 
+    manner = COURSES[options.course].manner
+    flite = find_flite(FOLDER) if manner.flite_share else None
     for held_out, streams in ((False, options.streams), (True, options.held_out_streams)):
         bank = speech_bank(
             streams,
@@ -187,7 +192,8 @@ def _make_speech(options: argparse.Namespace) -> None:
             seed=7,
             processes=options.processes,
             held_out=held_out,
-            manner=COURSES[options.course].manner,
+            manner=manner,
+            flite=flite,
         )
         write_speech(bank, options.runs, held_out=held_out)
 
@@ -217,7 +223,8 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
     if options.part == "speech-encoder":
         from omniavatar.nano.train_speech_encoder import train_speech_encoder
 
-        train_speech_encoder(speech, held_out, **common)
+        start = _weights(options) if options.from_weights else None
+        train_speech_encoder(speech, held_out, from_weights=start, **common)
     elif options.part == "vae":
         from omniavatar.nano.train_vae import train_vae
 
@@ -268,7 +275,12 @@ def _draw_sheet(options: argparse.Namespace) -> None:
     course = COURSES[options.course]
     shape = course.shapes[0]
     clips = sample_clips(
-        speech_bank(options.clips, 8.0, seed=options.seed, manner=course.manner),
+        speech_bank(
+            options.clips,
+            8.0,
+            seed=options.seed,
+            manner=replace(course.manner, flite_share=0.0),
+        ),
         count=options.clips,
         frames=shape.frames,
         height=shape.height,

@@ -1,25 +1,18 @@
-"""The speech synthesiser flite, whose voices no part of training hears: Debian's `flite` program.
+"""The speech synthesiser flite, whose voices are cut from recordings: Debian's `flite` program.
 
 It tells when each sound ends, so what the mouth should do is known as for espeak-ng.
 """
 
 import os
-import random
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from omniavatar.media.speech import load_speech
 from omniavatar.nano.debian import PROGRAMS
 from omniavatar.nano.espeak import SAMPLE_RATE, Phoneme, Utterance
-from omniavatar.nano.sentences import HELD_OUT_WORDS, random_sentence
-from omniavatar.nano.speech import ROWS_PER_SECOND, SpeechStream, mouth_track
-
-VOICES = ("slt", "rms", "awb", "kal16")
 
 # flite's names of sounds in espeak's letters, which `speech.visemes_of` reads. flite does not tell
 # stress; full vowels count as half stressed.
@@ -45,7 +38,7 @@ class Flite:
 
         Args:
             text: one or more English sentences.
-            voice: one of `VOICES`.
+            voice: slt, rms, awb or kal16.
             seconds_per_second: more than 1 is slower.
 
         Raises:
@@ -100,25 +93,3 @@ def find_flite(folder: Path) -> Flite:
     if not fetched.exists():
         raise FileNotFoundError(PROGRAMS)
     return Flite(fetched, next(folder.glob("usr/lib/*/libflite.so.1")).parent)
-
-
-def flite_stream(flite: Flite, seconds: float, *, seed: int) -> SpeechStream:
-    """One voice saying random sentences of words that training never has."""
-    chance = random.Random(f"flite {seed}")
-    voice = VOICES[seed % len(VOICES)]
-    pace = chance.uniform(0.85, 1.15)
-    rows = round(seconds * ROWS_PER_SECOND)
-    samples = np.zeros(rows * SAMPLE_RATE // ROWS_PER_SECOND, np.float32)
-    phonemes: list[Phoneme] = []
-    at = round(chance.uniform(0.05, 0.5) * SAMPLE_RATE)
-    while at < len(samples):
-        said = flite.speak(
-            random_sentence(HELD_OUT_WORDS, chance), voice=voice, seconds_per_second=pace
-        )
-        kept = said.samples[: len(samples) - at]
-        samples[at : at + len(kept)] = kept
-        phonemes += [phoneme.later(at / SAMPLE_RATE) for phoneme in said.phonemes]
-        at += len(said.samples) + round(chance.uniform(0.05, 0.5) * SAMPLE_RATE)
-    samples *= chance.uniform(0.4, 0.8) / max(float(np.abs(samples).max()), 1e-3)
-    mouth, classes = mouth_track(tuple(phonemes), rows)
-    return SpeechStream(samples=samples, mouth=mouth, classes=classes)

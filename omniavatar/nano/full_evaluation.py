@@ -26,7 +26,7 @@ from omniavatar.nano.behaviours import behaviour_figures, train_judge
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
 from omniavatar.nano.debian import FOLDER as DEBIAN
 from omniavatar.nano.figures import Figure, as_table, from_mapping, to_mapping
-from omniavatar.nano.flite import find_flite, flite_stream
+from omniavatar.nano.flite import find_flite
 from omniavatar.nano.footage import (
     decibels,
     film,
@@ -62,7 +62,7 @@ from omniavatar.nano.reader import Reader, load_reader
 from omniavatar.nano.recordings import cut_recordings, find_recordings
 from omniavatar.nano.regions import inside
 from omniavatar.nano.sheet import write_rows
-from omniavatar.nano.speech import ROWS_PER_SECOND, SpeechBank, speech_bank
+from omniavatar.nano.speech import ROWS_PER_SECOND, Manner, SpeechBank, speech_bank
 from omniavatar.nano.train_speech_encoder import correlation
 
 logger = logging.getLogger(__name__)
@@ -246,11 +246,13 @@ def _speech(subject: Subject) -> list[Figure]:
 def _flite(subject: Subject) -> list[Figure]:
     flite = find_flite(DEBIAN)
     count = subject.share(0.25, least=2)
-    streams = [flite_stream(flite, 8.0, seed=number) for number in range(count)]
-    bank = SpeechBank(
-        samples=torch.stack([torch.from_numpy(stream.samples) for stream in streams]),
-        mouth=torch.stack([torch.from_numpy(stream.mouth) for stream in streams]),
-        classes=torch.stack([torch.from_numpy(stream.classes) for stream in streams]),
+    bank = speech_bank(
+        count,
+        8.0,
+        seed=subject.seed + 1,
+        held_out=True,
+        manner=Manner(flite_share=1.0),
+        flite=flite,
     )
     truth = subject.draw(bank, count=count, seed=subject.seed + 1, behaviours=["plain", "still"])
     made = film_clips(subject.pipeline, truth, frames=FRAMES)

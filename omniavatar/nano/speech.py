@@ -1,4 +1,4 @@
-"""Speech with known mouth shapes: espeak-ng says a sentence and tells when each phoneme begins.
+"""Speech with known mouth shapes: a synthesiser says a sentence and tells when each sound begins.
 
 This file needs torch only for a bank, so the worker processes of a bank start at once.
 
@@ -8,8 +8,9 @@ video frame; row r tells the mouth at r/25 + 0.02 s, the middle of its sound.
 
 import multiprocessing
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from omniavatar.nano.espeak import SAMPLE_RATE, Phoneme, Synthesiser, Voice
+from omniavatar.nano.espeak import SAMPLE_RATE, Phoneme, Synthesiser, Utterance, Voice
+from omniavatar.nano.flite import Flite
 from omniavatar.nano.languages import LANGUAGES
 from omniavatar.nano.sentences import HELD_OUT_WORDS, TRAINING_WORDS, random_sentence
 
@@ -97,6 +99,10 @@ _HELD_OUT_VARIANTS = ("f4", "m7", "klatt3", "Andy")
 _TRAINING_WHISPERS = ("whisper", "croak")
 _HELD_OUT_WHISPERS = ("whisperf",)
 
+FLITE_TRAINING_VOICES = ("kal16", "awb")
+FLITE_HELD_OUT_VOICES = ("slt", "rms")
+_FLITE_WORDS_PER_MINUTE = 170
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manner:
@@ -111,6 +117,7 @@ class Manner:
         pause_power: the higher, the more of the pauses are short.
         loudness: peak of a sentence before others of its stream, lowest and highest.
         level: peak of a stream, lowest and highest; full scale is 1.
+        flite_share: of the streams, said by flite, whose voices are cut from recordings.
     """
 
     languages: tuple[str, ...] = ()
@@ -123,6 +130,7 @@ class Manner:
     pause_power: int = 2
     loudness: tuple[float, float] = (0.7, 1.0)
     level: tuple[float, float] = (0.25, 0.8)
+    flite_share: float = 0.0
 
 
 PLAIN = Manner()
@@ -247,21 +255,55 @@ def mouth_track(
     return track[at_rows], classes[at_rows]
 
 
+_Say = Callable[[], Utterance]
+"""Says one more random sentence."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Speaker:
+class _EspeakSpeaker:
     """Who speaks in a stream, and from which words."""
 
     voice: Voice
     language: str
     held_out: bool
 
-    def sentence(self, chance: random.Random) -> str:
+    @contextmanager
+    def speaking(self, manner: Manner, chance: random.Random) -> Iterator[_Say]:
+        pace, pitch = chance.uniform(*manner.words_per_minute), chance.uniform(*manner.pitch)
+        with Synthesiser(seed=chance.randrange(2**31)) as synthesiser:
+            yield lambda: synthesiser.speak(
+                self._sentence(chance),
+                voice=self.voice,
+                words_per_minute=_near(pace, 20, manner.words_per_minute, chance),
+                pitch=_near(pitch, 8, manner.pitch, chance),
+                pitch_range=chance.randint(*manner.pitch_range),
+            )
+
+    def _sentence(self, chance: random.Random) -> str:
         if self.language != "en":
             return LANGUAGES[self.language].sentence(chance, held_out=self.held_out)
         return random_sentence(HELD_OUT_WORDS if self.held_out else TRAINING_WORDS, chance)
 
 
-def _speaker(manner: Manner, chance: random.Random, *, held_out: bool) -> _Speaker:
+@dataclass(frozen=True, slots=True)
+class _FliteSpeaker:
+    """The same of the other synthesiser, which knows English alone."""
+
+    flite: Flite
+    voice: str
+    held_out: bool
+    language: str = "en"
+
+    @contextmanager
+    def speaking(self, manner: Manner, chance: random.Random) -> Iterator[_Say]:
+        words = HELD_OUT_WORDS if self.held_out else TRAINING_WORDS
+        pace = _FLITE_WORDS_PER_MINUTE / chance.uniform(*manner.words_per_minute)
+        yield lambda: self.flite.speak(
+            random_sentence(words, chance), voice=self.voice, seconds_per_second=pace
+        )
+
+
+def _espeak_speaker(manner: Manner, chance: random.Random, *, held_out: bool) -> _EspeakSpeaker:
     # Without other languages and whispers nothing is drawn but the voice: streams stay what they
     # were before there were any.
     voices = HELD_OUT_VOICES if held_out else TRAINING_VOICES
@@ -275,7 +317,7 @@ def _speaker(manner: Manner, chance: random.Random, *, held_out: bool) -> _Speak
     if manner.whispered_share and chance.random() < manner.whispered_share:
         whispers = _HELD_OUT_WHISPERS if held_out else _TRAINING_WHISPERS
         voice = replace(voice, variant=chance.choice(whispers))
-    return _Speaker(voice, language, held_out)
+    return _EspeakSpeaker(voice, language, held_out)
 
 
 def _near(value: float, spread: float, bounds: tuple[int, int], chance: random.Random) -> int:
@@ -284,7 +326,12 @@ def _near(value: float, spread: float, bounds: tuple[int, int], chance: random.R
 
 
 def speech_stream(
-    seconds: float, *, seed: int, held_out: bool = False, manner: Manner = PLAIN
+    seconds: float,
+    *,
+    seed: int,
+    held_out: bool = False,
+    manner: Manner = PLAIN,
+    flite: Flite | None = None,
 ) -> SpeechStream:
     """One voice saying random sentences, with pauses between them.
 
@@ -293,27 +340,29 @@ def speech_stream(
         seed: the same seed is the same stream.
         held_out: take a voice and words that training never has.
         manner: who speaks, and how.
+        flite: needed where the manner gives it a share.
 
     Raises:
         ModuleNotFoundError: `espeakng-loader` is not installed.
+        ValueError: the manner asks for flite, and it is not given.
     """
     chance = random.Random(f"{seed} {held_out}")
-    speaker = _speaker(manner, chance, held_out=held_out)
+    speaker: _EspeakSpeaker | _FliteSpeaker
+    if random.Random(f"flite {seed} {held_out}").random() < manner.flite_share:
+        if flite is None:
+            raise ValueError("This manner of speaking needs flite; give it.")
+        voices = FLITE_HELD_OUT_VOICES if held_out else FLITE_TRAINING_VOICES
+        speaker = _FliteSpeaker(flite, chance.choice(voices), held_out)
+    else:
+        speaker = _espeak_speaker(manner, chance, held_out=held_out)
     rows = round(seconds * ROWS_PER_SECOND)
     samples = np.zeros(rows * SAMPLE_RATE // ROWS_PER_SECOND, np.float32)
     phonemes: list[Phoneme] = []
     longest = manner.longest_pause_seconds
     at = round(chance.uniform(0.05, longest) * SAMPLE_RATE)
-    pace, pitch = chance.uniform(*manner.words_per_minute), chance.uniform(*manner.pitch)
-    with Synthesiser(seed=chance.randrange(2**31)) as synthesiser:
+    with speaker.speaking(manner, chance) as say:
         while at < len(samples):
-            said = synthesiser.speak(
-                speaker.sentence(chance),
-                voice=speaker.voice,
-                words_per_minute=_near(pace, 20, manner.words_per_minute, chance),
-                pitch=_near(pitch, 8, manner.pitch, chance),
-                pitch_range=chance.randint(*manner.pitch_range),
-            )
+            said = say()
             peak = max(float(np.abs(said.samples).max(initial=0)), 1e-3)
             kept = said.samples[: len(samples) - at]
             samples[at : at + len(kept)] = kept * (chance.uniform(*manner.loudness) / peak)
@@ -326,9 +375,24 @@ def speech_stream(
     return SpeechStream(samples=samples, mouth=mouth, classes=classes)
 
 
-def _numbered_stream(arguments: tuple[float, int, bool, Manner]) -> SpeechStream:
-    seconds, seed, held_out, manner = arguments
-    return speech_stream(seconds, seed=seed, held_out=held_out, manner=manner)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One stream of a bank, for a worker process."""
+
+    seconds: float
+    seed: int
+    held_out: bool
+    manner: Manner
+    flite: Flite | None
+
+    def run(self) -> SpeechStream:
+        return speech_stream(
+            self.seconds,
+            seed=self.seed,
+            held_out=self.held_out,
+            manner=self.manner,
+            flite=self.flite,
+        )
 
 
 def speech_bank(
@@ -339,6 +403,7 @@ def speech_bank(
     processes: int = 1,
     held_out: bool = False,
     manner: Manner = PLAIN,
+    flite: Flite | None = None,
 ) -> SpeechBank:
     """Make `streams` streams of `seconds` each, in `processes` worker processes.
 
@@ -347,13 +412,22 @@ def speech_bank(
     """
     import torch
 
-    jobs = [(seconds, seed * 1_000_003 + number, held_out, manner) for number in range(streams)]
+    jobs = [
+        _Job(
+            seconds=seconds,
+            seed=seed * 1_000_003 + number,
+            held_out=held_out,
+            manner=manner,
+            flite=flite,
+        )
+        for number in range(streams)
+    ]
     if processes > 1:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            made = list(pool.map(_numbered_stream, jobs))
+            made = list(pool.map(_Job.run, jobs))
     else:
-        made = [_numbered_stream(job) for job in jobs]
+        made = [job.run() for job in jobs]
     return SpeechBank(
         samples=torch.from_numpy(np.stack([stream.samples for stream in made])),
         mouth=torch.from_numpy(np.stack([stream.mouth for stream in made])),

@@ -4,14 +4,17 @@ Two heads read the last hidden state, the mouth's shape and the class of the sou
 away afterwards, and the transformer reads all hidden states.
 """
 
-# b batch, n samples, t video frames (rows), k encoder width, l layers
+# b batch, n samples, t video frames (rows), k encoder width, x features of all layers
 
+import copy
 import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import Wav2Vec2Model
 
 from omniavatar.models.audio_encoder import encode_batch
 from omniavatar.nano.architecture import build_speech_encoder
@@ -24,8 +27,20 @@ from omniavatar.nano.training import Recipe, Trainer, train
 logger = logging.getLogger(__name__)
 
 RECIPE = Recipe(learning_rate=1.2e-3, betas=(0.9, 0.98), weight_decay=0.01, decay=0.999)
+LATER_RATE = 6e-4
+"""Highest rate for an encoder that goes on from what is exported."""
+
 SHORTEST_ROWS, LONGEST_ROWS, ROW_STEP = 65, 150, 17
 """Windows of 2.6 to 6 seconds, in few lengths, so that the card meets few shapes."""
+
+SLOWEST, FASTEST = 0.82, 1.22
+"""At which speech is played in training: with its pitch, so each voice stands for many."""
+
+KEEP_WEIGHT = 0.3
+"""On features that leave those of the encoder before, which a transformer has learned to read."""
+
+_WAS_RIGHT = 0.5
+"""Standard deviations by which the encoder before may miss the mouth to be followed there."""
 
 
 class SpeechReader(nn.Module):
@@ -34,9 +49,9 @@ class SpeechReader(nn.Module):
     mouth_mean: Tensor
     mouth_std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: Wav2Vec2Model | None = None) -> None:
         super().__init__()
-        self.encoder = build_speech_encoder()
+        self.encoder = build_speech_encoder() if encoder is None else encoder
         width = self.encoder.config.hidden_size
         self.mouth_head = nn.Linear(width, 3)
         self.class_head = nn.Linear(width, len(VISEMES))
@@ -46,10 +61,60 @@ class SpeechReader(nn.Module):
 
     def forward(self, waveform: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """[b, n] normalised -> mouth in standard units [b, t, 3], class scores [b, t, classes]."""
-        last = encode_batch(self.encoder, waveform, frames=frames)[
-            ..., : self.encoder.config.hidden_size
-        ]
+        return self.read(encode_batch(self.encoder, waveform, frames=frames))
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from features [b, t, x]."""
+        last = features[..., : self.encoder.config.hidden_size]
         return self.mouth_head(last), self.class_head(last)
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The encoder that training goes on from, to be followed where it was right.
+
+    Attributes:
+        reader: with heads that were fitted to it.
+        std: of its features, [x].
+    """
+
+    reader: SpeechReader
+    std: Tensor
+
+    @torch.no_grad()
+    def hear(self, waveform: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Its features [b, t, x], and where it reads the wanted mouth [b, t, 3] off them [b, t]."""
+        features = encode_batch(self.reader.encoder, waveform, frames=wanted.shape[1])
+        tracks, _ = self.reader.read(features)
+        return features, ((tracks - wanted).abs() < _WAS_RIGHT).all(-1)
+
+
+def fit_heads(
+    reader: SpeechReader, speech: SpeechBank, *, generator: torch.Generator, clips: int = 256
+) -> Before:
+    """Give an exported encoder, whose heads were thrown away, heads that read it."""
+    device = speech.samples.device
+    windows = sample_speech(speech, count=clips, rows=125, generator=generator, device=device)
+    with torch.no_grad():
+        features = torch.cat(
+            [
+                encode_batch(reader.encoder, part, frames=125)
+                for part in normalise(windows.waveform).split(16)
+            ]
+        ).flatten(0, 1)
+    wanted = ((windows.mouth - reader.mouth_mean) / reader.mouth_std).flatten(0, 1)
+    heads = nn.ModuleList((reader.mouth_head, reader.class_head))
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(200):
+        chosen = torch.randint(len(features), (4096,), generator=generator).to(device)
+        tracks, scores = reader.read(features[chosen])
+        classes = windows.classes.flatten()[chosen]
+        loss = F.mse_loss(tracks, wanted[chosen]) + 0.3 * F.cross_entropy(scores, classes)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    reader.zero_grad()
+    return Before(copy.deepcopy(reader).eval().requires_grad_(False), features.std(0) + 1e-4)
 
 
 def normalise(waveform: Tensor) -> Tensor:
@@ -68,11 +133,24 @@ def train_speech_encoder(
     deadline: float,
     batch: int = 64,
     course: Course,
+    from_weights: Path | None = None,
     device: torch.device,
 ) -> None:
-    """Train until the time is over; the probe reads voices and words never trained on."""
+    """Train until the time is over; the probe reads voices and words never trained on.
+
+    Args:
+        from_weights: where an encoder is exported to go on from, at a lower rate. What it says is
+            kept where it was right, so a transformer that reads it can read what comes of it.
+    """
     torch.manual_seed(21)
-    reader = SpeechReader().to(device).train()
+    exported = None
+    if from_weights is not None:
+        exported = Wav2Vec2Model.from_pretrained(from_weights / "speech_encoder").float()
+    reader = SpeechReader(exported).to(device)
+    reader.mouth_mean.copy_(speech.mouth.mean((0, 1)))
+    reader.mouth_std.copy_(speech.mouth.std((0, 1)))
+    generator = torch.Generator().manual_seed(22)
+    before = None if exported is None else fit_heads(reader, speech, generator=generator)
     settings = {
         "batch": f"{batch} x {SHORTEST_ROWS}-{LONGEST_ROWS} rows",
         "hours": round(speech.samples.numel() / 16000 / 3600, 2),
@@ -80,17 +158,14 @@ def train_speech_encoder(
     }
     trainer = Trainer(
         "speech-encoder",
-        reader,
-        RECIPE,
+        reader.train(),
+        RECIPE if exported is None else replace(RECIPE, learning_rate=LATER_RATE),
         folder=folder,
         seconds=seconds,
         deadline=deadline,
         settings=settings,
     )
-    for network in (reader, trainer.average):
-        network.mouth_mean.copy_(speech.mouth.mean((0, 1)))
-        network.mouth_std.copy_(speech.mouth.std((0, 1)))
-    generator = torch.Generator().manual_seed(22 + trainer.record.steps)
+    generator.manual_seed(22 + trainer.record.steps)
     test = sample_speech(
         held_out,
         count=64,
@@ -103,52 +178,86 @@ def train_speech_encoder(
     def loss() -> Tensor:
         lengths = range(SHORTEST_ROWS, LONGEST_ROWS + 1, ROW_STEP)
         rows = lengths[int(torch.randint(len(lengths), (1,), generator=generator))]
-        windows = sample_speech(speech, count=batch, rows=rows, generator=generator, device=device)
+        pace = 1.0
+        if course.rough:
+            pace = SLOWEST + (FASTEST - SLOWEST) * torch.rand((), generator=generator).item()
+        windows = sample_speech(
+            speech, count=batch, rows=round(rows * pace), generator=generator, device=device
+        )
         with torch.autocast(device.type, torch.bfloat16):
-            return speech_loss(reader, windows, rough=course.rough)
+            return speech_loss(reader, play_in(windows, rows), rough=course.rough, before=before)
 
     marks = [seconds * share for share in (0.15, 0.3, 0.5, 0.75)]
     train(trainer, loss, probe=lambda: score(trainer.average, test), probe_seconds=marks)
 
 
-def speech_loss(reader: SpeechReader, windows: SpeechWindows, *, rough: bool = False) -> Tensor:
-    """Squares of the tracks in standard units + 0.3 x cross entropy of the classes."""
+def play_in(windows: SpeechWindows, rows: int) -> SpeechWindows:
+    """Play speech faster or slower, its pitch with it, until it takes so many rows."""
+    if windows.mouth.shape[1] == rows:
+        return windows
+    waveform = F.interpolate(
+        windows.waveform[:, None, None], size=(1, rows * SAMPLES_PER_ROW), mode="bicubic"
+    )[:, 0, 0]
+    mouth = F.interpolate(windows.mouth.mT, size=rows, mode="linear").mT
+    classes = F.interpolate(windows.classes[:, None].double(), size=rows, mode="nearest-exact")
+    return SpeechWindows(waveform=waveform, mouth=mouth, classes=classes[:, 0].long())
+
+
+def speech_loss(
+    reader: SpeechReader,
+    windows: SpeechWindows,
+    *,
+    rough: bool = False,
+    before: Before | None = None,
+) -> Tensor:
+    """Squares of the tracks in standard units + 0.3 x cross entropy of the classes.
+
+    With an encoder from before there are squares of what its features change in, too: it hears the
+    speech as it was said, the one in training with all that was laid over it.
+    """
     mouth, classes = windows.mouth, windows.classes
     with torch.autocast(mouth.device.type, enabled=False):
         heard = roughen(windows.waveform, share=0.3) if rough else windows.waveform
-        waveform, silent = end_in_silence(_roughen(heard))
+        silent = draw_silence(windows.waveform)
+        waveform = end_in_silence(_roughen(heard), silent)
     rest = torch.tensor(VISEMES["rest"], device=mouth.device)
     mouth = torch.where(silent[..., None], rest, mouth)
     classes = torch.where(silent, list(VISEMES).index("rest"), classes)
-    tracks, scores = reader(waveform, mouth.shape[1])
+    features = encode_batch(reader.encoder, waveform, frames=mouth.shape[1])
+    tracks, scores = reader.read(features)
     wanted = (mouth - reader.mouth_mean) / reader.mouth_std
-    return F.mse_loss(tracks.float(), wanted) + 0.3 * F.cross_entropy(
+    loss = F.mse_loss(tracks.float(), wanted) + 0.3 * F.cross_entropy(
         scores.float().flatten(0, 1), classes.flatten()
     )
+    if before is None:
+        return loss
+    earlier, was_right = before.hear(end_in_silence(windows.waveform, silent), wanted)
+    change = ((features.float() - earlier.float()) / before.std).square().mean(-1)
+    return loss + KEEP_WEIGHT * (change * was_right).sum() / was_right.sum().clamp_min(1)
 
 
-def end_in_silence(waveform: Tensor, share: float = 0.3) -> tuple[Tensor, Tensor]:
-    """Normalise, and cut some clips short as the last chunk of a video does: with zeros.
+def draw_silence(waveform: Tensor, share: float = 0.3) -> Tensor:
+    """Which rows of speech [b, n] are cut off, as in the last chunk of a video: [b, t].
 
     Args:
-        waveform: [b, n].
         share: of the clips that are cut, anywhere in their second half.
-
-    Returns:
-        Waveform [b, n], and which rows are made of zeros, [b, t].
     """
     count, samples = waveform.shape
     rows = samples // SAMPLES_PER_ROW
     cut = torch.rand(count, device=waveform.device) < share
     length = torch.randint(rows // 2, rows, (count,), device=waveform.device)
     length = torch.where(cut, length, rows)[:, None]
-    kept = torch.arange(samples, device=waveform.device) < length * SAMPLES_PER_ROW
+    return torch.arange(rows, device=waveform.device) >= length
+
+
+def end_in_silence(waveform: Tensor, silent: Tensor) -> Tensor:
+    """Normalise what is spoken of [b, n], and put zeros in the silent rows [b, t] after it."""
+    kept = (~silent).repeat_interleave(SAMPLES_PER_ROW, dim=1)
     sizes = kept.sum(-1, keepdim=True)
     mean = (waveform * kept).sum(-1, keepdim=True) / sizes
     centred = (waveform - mean) * kept
     variance = centred.square().sum(-1, keepdim=True) / sizes
-    silent = torch.arange(rows, device=waveform.device) >= length
-    return centred / (variance + 1e-7).sqrt(), silent
+    return centred / (variance + 1e-7).sqrt()
 
 
 @torch.no_grad()
