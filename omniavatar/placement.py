@@ -17,6 +17,7 @@ from transformers import UMT5EncoderModel
 from omniavatar.memory import TEXT_ENCODER, TRANSFORMER, Placement
 from omniavatar.models import Models
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
+from omniavatar.pinned import pin
 from omniavatar.speed import arrange_for_convolution, set_compiled
 from omniavatar.weights.storage import store_as_fp8
 
@@ -69,7 +70,7 @@ def _place(
         network.to(placement.device)
     elif part == TRANSFORMER:
         if placement.pinned:
-            _pin(network.blocks)
+            pin(network.blocks)  # the hooks would pin all of them beside all of them
         # What is not a block is little, is used at every step, and is partly called by itself.
         with _hidden(network, keep="blocks"):
             apply_group_offloading(
@@ -91,12 +92,6 @@ def _place(
             offload_device=CPU,
             offload_type="leaf_level",
         )
-
-
-def _pin(network: nn.Module) -> None:
-    """Pin weights one by one: the hooks would pin all of them beside all of them."""
-    for tensor in (*network.parameters(), *network.buffers()):
-        tensor.data = tensor.data.pin_memory()
 
 
 def _unhook(network: nn.Module) -> None:

@@ -133,8 +133,8 @@ def test_1_3b_stays_whole_on_small_cards(gigabytes):
 
 
 def test_host_memory_decides_as_well():
-    assert choose("14B", card(16, host=64)).pinned
-    assert not choose("14B", card(8, host=48)).pinned
+    assert choose("14B", card(16, host=48)).pinned
+    assert not choose("14B", card(8, host=44)).pinned
     assert choose("14B", card(8, host=32)).fp8 == ONLY_TRANSFORMER
     assert choose("14B", card(8, host=26)).fp8 == PARTS
     assert choose("1.3B", card(16, host=11)).fp8 == ONLY_TEXT

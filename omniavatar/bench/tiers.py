@@ -14,6 +14,7 @@ from omniavatar.bench.random_networks import random_models
 from omniavatar.errors import InputError
 from omniavatar.flops import transformer_flops
 from omniavatar.memory import (
+    TRANSFORMER,
     USABLE,
     Free,
     Placement,
@@ -23,6 +24,7 @@ from omniavatar.memory import (
     describe,
     step_down,
 )
+from omniavatar.pinned import pin
 from omniavatar.placement import is_out_of_memory, place, release
 from omniavatar.speed import has_hooks, set_compiled
 from omniavatar.stages.denoise import denoise
@@ -148,6 +150,8 @@ def _measure(
 ) -> Tier:
     device, dtype = placement.device, placement.dtype
     models = random_models(spec, device=device, dtype=dtype)
+    if placement.pinned and TRANSFORMER in placement.offloaded and device.type == "cuda":
+        pin(models.transformer.blocks)  # at once: by way of other memory it takes minutes
     # Drawing them takes more than a small card has, and cuts what it takes up.
     for network in (models.transformer, models.text_encoder, models.vae, models.speech_encoder):
         network.to("cpu")
