@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from omniavatar.plan import VideoPlan
     from omniavatar.request import GenerationRequest, Setting, choices_of, setting_of
     from omniavatar.speed import attention_kernel, compiler_problem
-    from omniavatar.tiers import MEMORY_TIERS
+    from omniavatar.tiers import MEMORY_TIERS, tier_bytes
     from omniavatar.weights.catalog import CATALOG, ModelSpec
     from omniavatar.weights.converted import ConvertProgress, convert
     from omniavatar.weights.download import DownloadProgress, check_files, fetch, missing_bytes
@@ -122,6 +122,7 @@ _HOMES = {
     "settings_without_effect": "effects",
     "settle_spec": "weights.record",
     "suggest_preset": "weights.presets",
+    "tier_bytes": "tiers",
     "to_srt": "media.captions",
     "transformer_flops": "flops",
     "write_tables": "bench",
@@ -189,6 +190,7 @@ __all__ = [
     "settings_without_effect",
     "settle_spec",
     "suggest_preset",
+    "tier_bytes",
     "to_srt",
     "transformer_flops",
     "write_tables",

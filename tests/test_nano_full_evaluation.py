@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 
 from omniavatar.nano.architecture import weights_folder
-from omniavatar.nano.behaviours import behaviour_figures, train_judge
-from omniavatar.nano.clips import Clips, sample_clips, sample_poses
+from omniavatar.nano.behaviours import behaviour_figures, load_judge, save_judge
+from omniavatar.nano.clips import Clips, sample_clips
 from omniavatar.nano.figures import Figure, as_table, from_mapping, to_mapping
 from omniavatar.nano.flite import _SPELLING, _phonemes, find_flite
 from omniavatar.nano.full_evaluation import PARTS, Subject, _key, evaluate_fully
 from omniavatar.nano.identity import identity_figures, measure_identity, part_masks, portrait_energy
 from omniavatar.nano.long_clip import measure_endurance
 from omniavatar.nano.mouths import best_lag, closed_share, envelope, mouth_figures
-from omniavatar.nano.observer import load_observer, observations_of
+from omniavatar.nano.observer import load_observer
 from omniavatar.nano.other_hands import (
     FOLDER,
     LEADING_SILENCE,
@@ -34,6 +34,7 @@ from omniavatar.nano.prompts import WIDE_BEHAVIOURS
 from omniavatar.nano.recordings import cut_recordings, find_recordings
 from omniavatar.nano.showcase import write_loop, write_presenter_sheet
 from omniavatar.nano.speech import SpeechBank, speech_bank, visemes_of
+from omniavatar.nano.train_judge import fit_judge, observe_clips
 
 RECORDING = Path(__file__).parents[1] / "examples/recording.flac"
 
@@ -177,19 +178,26 @@ def test_the_bundled_observer_sees_a_nod(truth: Clips) -> None:
     assert up_and_down[0] > 3 * up_and_down[1]
 
 
-def test_the_judge_tells_behaviours_apart_through_the_observers_errors(bank: SpeechBank) -> None:
-    noise = load_observer(weights_folder() / "observer").noise
-    judge = train_judge(bank, frames=116, noise=noise)
-    generator = torch.Generator().manual_seed(5)
-    pose, asked = sample_poses(bank, count=140, frames=116, generator=generator)
-    at_portrait = pose.map(lambda track: track[:, :1])
-    tracks = observations_of(pose.map(lambda track: track[:, 1:]), at_portrait)
-    kept = 0.5 * noise[0] * torch.randn(140, 1, 7, generator=generator)
-    quick = 0.5 * noise[2] * torch.randn(tracks.shape, generator=generator)
-    seen = judge.judge(tracks + kept + quick)
-    figures = {f.name: f for f in behaviour_figures(asked, made=seen, true=seen, decoded=seen)}
-    assert figures["prompt, nodding, %"].value > 90
+def test_the_bundled_judge_knows_true_clips() -> None:
+    folder = weights_folder() / "observer"
+    tracks, behaviour = observe_clips(load_observer(folder), clips=18, frames=166, seed=2031)
+    seen = load_judge(folder).judge(tracks)
+    figures = {f.name: f for f in behaviour_figures(behaviour, made=seen, true=seen, decoded=seen)}
+    assert figures["prompt, nodding, %"].value == 100
     assert figures["prompt, all, %"].value > 75
+
+
+def test_a_judge_learns_from_what_is_observed(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    behaviour = torch.arange(60) % 2  # plain and still
+    tracks = 0.05 * torch.randn(60, 100, 7, generator=generator)
+    tracks[behaviour == 0, :, 0] += (torch.arange(100) / 5).sin()
+    judge = fit_judge(tracks, behaviour, noise=torch.full((3, 7), 0.05), seed=6)
+    assert torch.equal(judge.judge(tracks), behaviour)
+    save_judge(judge, tmp_path)
+    assert torch.equal(load_judge(tmp_path).judge(tracks), behaviour)
+    with pytest.raises(FileNotFoundError, match="nano judge"):
+        load_judge(tmp_path / "none")
 
 
 def test_a_behaviour_that_no_clip_asks_for_is_not_met() -> None:

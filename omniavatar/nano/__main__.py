@@ -17,6 +17,7 @@
     python -m omniavatar.nano evaluate --full  the same against every bar, part by part
     python -m omniavatar.nano fetch           recorded speech and a second synthesiser for that
     python -m omniavatar.nano observer        train evaluation's observer of heads, eyes and smiles
+    python -m omniavatar.nano judge           train its judge of behaviours, for that observer
 
 A part of training that was stopped goes on from its checkpoint when it is called again. The last
 two parts can be trained on several GPUs of one machine:
@@ -69,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fetch(options)
     elif options.part == "observer":
         _train_observer(options)
+    elif options.part == "judge":
+        _train_judge(options)
     else:
         deadline = started + options.stop_after if options.stop_after else float("inf")
         _train(options, deadline)
@@ -169,6 +172,10 @@ def _parser() -> argparse.ArgumentParser:
     observer.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
     observer.add_argument("--look", default="drawn", choices=("drawn", "wide"), help="of people")
     observer.add_argument("--presenters", type=int, default=1400, help="to learn from")
+
+    judge = parts.add_parser("judge", help="train the judge of behaviours")
+    judge.add_argument("--weights", type=Path, help="where the observer is")
+    judge.add_argument("--clips", type=int, default=900, help="to draw")
     return parser
 
 
@@ -378,6 +385,13 @@ def _train_observer(options: argparse.Namespace) -> None:
     )
     for name, agreement in scores.items():
         print(f"{name:12} {agreement:.3f}")
+
+
+def _train_judge(options: argparse.Namespace) -> None:
+    from omniavatar.nano.train_judge import train_judge
+
+    for name, share in train_judge(_weights(options) / "observer", clips=options.clips).items():
+        print(f"{name:16} {share:.0%}")
 
 
 def _export(options: argparse.Namespace) -> None:

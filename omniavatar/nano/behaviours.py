@@ -1,24 +1,21 @@
-"""Does a clip do what its prompt asks? A classifier that has seen true motion alone decides.
+"""Does a clip do what its prompt asks? A classifier that has seen true clips alone decides.
 
-It learns on the poses of drawn clips, with as much noise as the observer's readings have, and is
-then shown readings of pictures.
+It learns what the observer reads off drawn clips, and is then shown what it reads off others.
 """
 
 # n clips, t video frames, k numbers that describe a clip
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from omniavatar.nano.clips import sample_poses
 from omniavatar.nano.figures import Figure
-from omniavatar.nano.observer import observations_of
-from omniavatar.nano.presenters import Look
 from omniavatar.nano.prompts import WIDE_BEHAVIOURS
-from omniavatar.nano.speech import ROWS_PER_SECOND, SpeechBank
+from omniavatar.nano.speech import ROWS_PER_SECOND
 
 ASKED = (
     "still", "nodding", "looking around", "blinking often", "smiling", "serious", "sad",
@@ -26,9 +23,11 @@ ASKED = (
 )  # fmt: skip
 """What a prompt should be able to ask for, besides plain talking."""
 
+DESCRIBED = 15
+"""Numbers that `describe` gives."""
+
 _BAR = 85.0
-_TRAINING_CLIPS = 2800
-_STEPS = 500
+_FILE = "judge.safetensors"
 
 
 def describe(tracks: Tensor) -> Tensor:
@@ -66,65 +65,48 @@ def _smooth(track: Tensor, frames: int) -> Tensor:
     return F.avg_pool1d(padded, 2 * half + 1, stride=1)[:, 0]
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
+class Judge(nn.Module):
     """Tells behaviours apart by `describe`."""
 
-    network: nn.Module
     mean: Tensor
     std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(DESCRIBED, 48), nn.SiLU(), nn.Linear(48, len(WIDE_BEHAVIOURS))
+        )
+        # Of the clips that it learned from.
+        self.register_buffer("mean", torch.zeros(DESCRIBED))
+        self.register_buffer("std", torch.ones(DESCRIBED))
+
+    def forward(self, described: Tensor) -> Tensor:
+        """[n, k] -> scores [n, behaviours]."""
+        return self.network((described - self.mean) / self.std)
 
     @torch.no_grad()
     def judge(self, tracks: Tensor) -> Tensor:
         """[n, t, 7] -> [n] number of the behaviour."""
-        return self.network((describe(tracks) - self.mean) / self.std).argmax(1)
+        return self(describe(tracks)).argmax(1)
 
 
-@torch.inference_mode(mode=False)
-@torch.enable_grad()
-def train_judge(
-    bank: SpeechBank, *, frames: int, noise: Tensor, look: Look = "drawn", seed: int = 71
-) -> Judge:
-    """Learn on poses with noise of the observer's size.
+def save_judge(judge: Judge, folder: Path) -> None:
+    """Write `judge.safetensors`, beside the observer whose readings it knows."""
+    save_file(judge.state_dict(), folder / _FILE)
 
-    Args:
-        bank: any speech; only what the mouth does to the head matters.
-        frames: length of the clips that will be judged.
-        noise: [3, 7] the observer's `noise`.
-        look: of the presenters; the wide one has more behaviours.
+
+def load_judge(folder: Path) -> Judge:
+    """Read `judge.safetensors` of this folder.
+
+    Raises:
+        FileNotFoundError: it has not been trained for the observer there.
     """
-    generator = torch.Generator().manual_seed(seed)
-    pose, behaviour = sample_poses(
-        bank, count=_TRAINING_CLIPS, frames=frames, generator=generator, look=look
-    )
-    at_portrait = pose.map(lambda track: track[:, :1])
-    tracks = observations_of(pose.map(lambda track: track[:, 1:]), at_portrait)
-    numbers = describe(tracks + _errors(tracks.shape, noise, generator))
-    mean, std = numbers.mean(0), numbers.std(0) + 1e-4
-    torch.manual_seed(seed)
-    network = nn.Sequential(
-        nn.Linear(numbers.shape[1], 48), nn.SiLU(), nn.Linear(48, len(WIDE_BEHAVIOURS))
-    )
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.01)
-    inputs = (numbers - mean) / std
-    for _ in range(_STEPS):
-        loss = F.cross_entropy(network(inputs), behaviour)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return Judge(network.eval(), mean, std)
-
-
-def _errors(shape: torch.Size, noise: Tensor, generator: torch.Generator) -> Tensor:
-    """Errors like the observer's, [n, t, 7]; of some people it reads better than of others."""
-    clips, frames, kinds = shape
-    kept = torch.randn(clips, 1, kinds, generator=generator)
-    passing = torch.randn(clips, kinds, frames, generator=generator)
-    passing = F.avg_pool1d(passing, 13, stride=1, padding=6).mT
-    passing = passing / passing.std(1, keepdim=True)
-    quick = torch.randn(shape, generator=generator)
-    skill = 0.2 + torch.rand(clips, 1, 1, generator=generator)
-    return skill * (noise[0] * kept + noise[1] * passing + noise[2] * quick)
+    path = folder / _FILE
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing. Run `python -m omniavatar.nano judge` first.")
+    judge = Judge()
+    judge.load_state_dict(load_file(path))
+    return judge.eval().requires_grad_(False)
 
 
 def behaviour_figures(

@@ -295,29 +295,6 @@ def sample_moments(
     return _pose(draw, times, mouth, behaviour, mood)
 
 
-def sample_poses(
-    bank: SpeechBank,
-    *,
-    count: int,
-    frames: int,
-    generator: torch.Generator,
-    look: Look = "drawn",
-) -> tuple[Pose, Tensor]:
-    """What people do from the portrait on, the behaviours in turn, without drawing them.
-
-    Returns:
-        Tracks of [n, 1 + frames], the portrait's first, and the number of each behaviour, [n].
-    """
-    draw = _Draw(generator)
-    known = WIDE_BEHAVIOURS if look == "wide" else BEHAVIOURS
-    behaviour, mood = _behaviours(draw, count, known, look)
-    stream = draw.integers(count, bank.mouth.shape[0])
-    first = draw.integers(count, bank.mouth.shape[1] - frames)
-    mouth = _cut(bank.mouth.cpu(), stream, first, frames + 1)
-    times = (torch.arange(frames + 1) / ROWS_PER_SECOND).expand(count, -1)
-    return _pose(draw, times, mouth, behaviour, mood), behaviour
-
-
 def _reference_mouth(draw: _Draw, bank: SpeechBank, natural: Tensor) -> Tensor:
     """[n, 3] the mouth of a portrait: closed in 40 %, as speech goes on in 40 %, else any."""
     count = natural.shape[0]

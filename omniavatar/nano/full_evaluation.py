@@ -22,7 +22,7 @@ from torch import Tensor
 
 from omniavatar import AvatarPipeline, Report, measure
 from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES, weights_folder
-from omniavatar.nano.behaviours import behaviour_figures, train_judge
+from omniavatar.nano.behaviours import behaviour_figures, load_judge
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
 from omniavatar.nano.debian import FOLDER as DEBIAN
 from omniavatar.nano.figures import Figure, as_table, from_mapping, to_mapping
@@ -352,12 +352,7 @@ def _behaviours(subject: Subject) -> list[Figure]:
     filmed = subject.presenters
     truth = filmed.truth
     observer = subject.observer
-    judge = train_judge(
-        subject.bank,
-        frames=FRAMES - 1,
-        noise=observer.noise,
-        look="wide" if observer.wide else "drawn",
-    )
+    judge = load_judge(subject.folder / "observer")
     heads = truth.regions.head[:, 0]
     seen = [
         judge.judge(observer.observe(clips, truth.reference, heads))
