@@ -54,6 +54,7 @@ from omniavatar.stages.conditions import Conditions, SpeechRows, encode_prompt
 from omniavatar.stages.denoise import Sampler
 from omniavatar.stages.guidance import Guidance
 from omniavatar.stages.join import Joiner
+from omniavatar.stages.keep_portrait import PortraitKeeper
 from omniavatar.stages.latents import encode_tiling, encode_video, to_pixels
 from omniavatar.stages.preview import draw_preview
 from omniavatar.stages.render import ChunkStep, ChunkVideo, Rendering
@@ -369,7 +370,7 @@ class AvatarPipeline:
             self._embed(text).to(self.placement.device, self.placement.dtype)
             for text in (request.prompt, request.negative_prompt or "")
         )
-        picture = torch.from_numpy(job.picture)[None, :, None] * 2 - 1  # [1, 3, 1, h, w]
+        picture = _portrait(job) * 2 - 1
         reference = encode_video(models.vae, picture, tiling=encode_tiling(request.vae_tiles))
         whole = request.speech_windows == "whole"
         frames = job.plan.padded_audio_frames
@@ -424,6 +425,7 @@ class AvatarPipeline:
             job.plan,
             tiles=job.request.vae_tiles,
             draw_noise=draw_noise or seeded,
+            keeper=PortraitKeeper(_portrait(job)) if self.spec.keep_portrait else None,
         )
 
     def _embed(self, prompt: str) -> Tensor:
@@ -633,6 +635,11 @@ def longest_work(spec: ModelSpec) -> Work:
     """The chunk that a model makes of itself, at the first of its sizes."""
     height, width = spec.sizes[0]
     return _chunk_work(frames_per_chunk(spec.max_tokens, height, width), height, width)
+
+
+def _portrait(job: Job) -> Tensor:
+    """The portrait at the video's size, [1, 3, 1, h, w] in 0..1."""
+    return torch.from_numpy(job.picture)[None, :, None]
 
 
 def _work(plan: VideoPlan) -> Work:

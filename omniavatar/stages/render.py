@@ -21,6 +21,7 @@ from omniavatar.stages.denoise import (
     denoise,
     finished_latents,
 )
+from omniavatar.stages.keep_portrait import PortraitKeeper
 from omniavatar.stages.latents import (
     Tiles,
     decode_latents,
@@ -62,6 +63,8 @@ class Rendering:
 
     Args:
         draw_noise: called once a chunk with the shape of its latents, [1, c, f, h, w].
+        keeper: what puts the portrait back where nothing moves, if that is wanted. The next chunk
+            goes on from frames that have it, so that still parts do not drift.
     """
 
     def __init__(
@@ -71,9 +74,10 @@ class Rendering:
         *,
         tiles: Tiles,
         draw_noise: Callable[[tuple[int, ...]], Tensor],
+        keeper: PortraitKeeper | None = None,
     ) -> None:
         self._conditions, self._plan, self._tiles = conditions, plan, tiles
-        self._draw_noise = draw_noise
+        self._draw_noise, self._keeper = draw_noise, keeper
         self._next = 0
         self._noise: Tensor | None = None  # of the next chunk
         self._tail: Tensor | None = None  # last frames of the chunk before it, [1, 3, t, 8h, 8w]
@@ -113,6 +117,8 @@ class Rendering:
         latents = finished_latents(step.latents, known)
         decoded = decode_latents(models.vae, latents, tiling=decode_tiling(self._tiles))
         video = decoded.add_(1).div_(2).clamp_(0, 1)
+        if self._keeper is not None:
+            video = self._keeper.keep(video)
         tail = video[:, :, -self._plan.overlap_frames :] * 2 - 1
         self._next, self._noise, self._tail = number + 1, None, tail
         yield ChunkVideo(chunk=number, latents=latents, video=video)

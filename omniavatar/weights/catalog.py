@@ -144,6 +144,8 @@ class ModelSpec:
             once unless it is told to.
         speech_context_frames: frames to either side that a window of longer speech also hears.
         cpu_dtype: in which a CPU that has instructions for bfloat16 computes it; CUDA has bfloat16.
+        keep_portrait: whether the portrait's own pixels are shown where a video does not move; for
+            a VAE that softens them.
         preset: of the distilled LoRA in its weights, whose numbers are in `steps`, `shift` and
             `guidance`; see `with_preset`.
     """
@@ -170,6 +172,7 @@ class ModelSpec:
     small_sizes: tuple[tuple[int, int], ...] = ()
     small_max_tokens: int | None = None
     cpu_dtype: Literal["float32", "bfloat16"] = "float32"
+    keep_portrait: bool = False
 
     def with_preset(self, preset: Preset) -> "ModelSpec":
         """This checkpoint with a distilled LoRA over it."""
@@ -315,6 +318,7 @@ NANO = ModelSpec(
     small_sizes=((128, 128),),
     small_max_tokens=1472,
     cpu_dtype="bfloat16",
+    keep_portrait=True,
     steps=3,
     guidance=1.0,
     max_tokens=3264,

@@ -1,0 +1,66 @@
+"""What the portrait shows is shown as it is, wherever a video does not differ from it.
+
+A small VAE softens fabric and grain, and lets a still background shimmer. Where a decoded frame
+differs from the decoded portrait by no more than that, the portrait's own pixels take its place;
+where it differs visibly, nothing is changed, and in between one fades into the other.
+"""
+
+# t video frames, h, w rows and columns in pixels
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STILL, MOVING = 4 / 255, 12 / 255
+"""Differences up to which a pixel holds still, and from which on it moves."""
+
+REACH = 5
+"""Side in pixels of the squares over which differences are averaged, and then spread."""
+
+GREY = 2 / 255
+"""A portrait whose colours differ from grey by no more has none, and its video gets none."""
+
+
+class PortraitKeeper:
+    """Puts the portrait's pixels back into the chunks of one video.
+
+    Args:
+        portrait: as it was encoded, [1, 3, 1, h, w] in 0..1.
+    """
+
+    def __init__(self, portrait: Tensor) -> None:
+        self._portrait = portrait
+        self._is_grey = bool((portrait.amax(1) - portrait.amin(1)).max() <= GREY)
+        self._decoded: Tensor | None = None
+
+    def keep(self, video: Tensor) -> Tensor:
+        """A chunk's frames with the portrait where they hold still.
+
+        Args:
+            video: [1, 3, t, h, w] in 0..1. The first frame of the first chunk is taken for the
+                decoded portrait, which it is: no frame before it has a part in it.
+        """
+        if self._is_grey:
+            video = video.mean(1, keepdim=True).expand_as(video)
+        if self._decoded is None:
+            self._decoded = video[:, :, :1].clone()
+        share = moving_share(video, self._decoded)
+        return torch.lerp(self._portrait.to(video), video, share)
+
+
+def moving_share(video: Tensor, decoded: Tensor) -> Tensor:
+    """How much each pixel is one that moves, [1, 1, t, h, w] in 0..1.
+
+    Args:
+        video: [1, 3, t, h, w] in 0..1.
+        decoded: the decoded portrait, [1, 3, 1, h, w].
+    """
+    difference = (video - decoded).abs().amax(1)[0][:, None]  # [t, 1, h, w]
+    spread = F.max_pool2d(_averaged(difference), REACH, stride=1, padding=REACH // 2)
+    share = ((_averaged(spread) - STILL) / (MOVING - STILL)).clamp(0, 1)
+    return (share * share * (3 - 2 * share))[:, 0][None, None]
+
+
+def _averaged(values: Tensor) -> Tensor:
+    half = REACH // 2
+    return F.avg_pool2d(F.pad(values, (half, half, half, half), mode="replicate"), REACH, stride=1)
