@@ -209,9 +209,9 @@ def test_ranges_are_kept() -> None:
 
 def test_the_other_synthesiser_says_a_share_of_the_streams(flite: Flite) -> None:
     always = Manner(flite_share=1.0, longest_pause_seconds=0.1)
-    for held_out, voices in ((False, {"kal16", "awb"}), (True, {"slt", "rms"})):
+    for held_out, voices in ((False, {"kal16", "rms", "slt"}), (True, {"awb"})):
         (flite.program.parent / "asked.txt").unlink(missing_ok=True)
-        bank = speech_bank(6, 3.0, seed=4, held_out=held_out, manner=always, flite=flite)
+        bank = speech_bank(9, 3.0, seed=4, held_out=held_out, manner=always, flite=flite)
         assert voices_asked_of(flite) == voices
     # "ma" opens the mouth once a second, as the program told.
     opening, classes = bank.mouth[..., 0], bank.classes
@@ -242,7 +242,7 @@ def test_the_command_speaks_in_the_manner_of_its_course(tmp_path: Path, flite: F
     arguments = ["--runs", str(tmp_path), "speech", "--streams", "8", "--held-out-streams", "1"]
     assert main([*arguments, "--seconds", "3", "--course", "wide"]) == 0
     made = read_speech(tmp_path, held_out=False)
-    assert voices_asked_of(flite) <= {"kal16", "awb", "slt", "rms"}
+    assert voices_asked_of(flite) <= {"kal16", "rms", "slt", "awb"}
     wanted = speech_bank(8, 3.0, seed=7, manner=WIDE.manner, flite=flite)
     assert torch.equal(made.classes, wanted.classes)
     assert (made.samples - wanted.samples).abs().max() < 1e-4

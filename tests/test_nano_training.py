@@ -258,7 +258,7 @@ def test_speech_that_is_played_faster_keeps_its_mouth(bank: SpeechBank) -> None:
 def test_an_encoder_from_before_is_followed_only_where_it_was_right(bank: SpeechBank) -> None:
     torch.manual_seed(3)
     generator = torch.Generator().manual_seed(4)
-    reader = SpeechReader()
+    reader = SpeechReader(build_speech_encoder())
     before = fit_heads(reader, bank, generator=generator, clips=4)
     windows = sample_speech(bank, count=2, rows=65, generator=generator, device="cpu")
     waveform = normalise(windows.waveform)
@@ -283,7 +283,7 @@ def test_an_encoder_from_before_is_followed_only_where_it_was_right(bank: Speech
 
 def test_heads_are_fitted_to_an_exported_encoder(bank: SpeechBank) -> None:
     torch.manual_seed(6)
-    reader = SpeechReader()
+    reader = SpeechReader(build_speech_encoder())
     windows = sample_speech(
         bank, count=4, rows=125, generator=torch.Generator().manual_seed(7), device="cpu"
     )

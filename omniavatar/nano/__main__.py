@@ -172,10 +172,13 @@ def _parser() -> argparse.ArgumentParser:
     observer.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
     observer.add_argument("--look", default="drawn", choices=("drawn", "wide"), help="of people")
     observer.add_argument("--presenters", type=int, default=1400, help="to learn from")
+    observer.add_argument("--passes", type=int, default=20, help="over all of them")
+    observer.add_argument("--device", default="cpu")
 
     judge = parts.add_parser("judge", help="train the judge of behaviours")
     judge.add_argument("--weights", type=Path, help="where the observer is")
     judge.add_argument("--clips", type=int, default=900, help="to draw")
+    judge.add_argument("--device", default="cpu")
     return parser
 
 
@@ -381,7 +384,11 @@ def _train_observer(options: argparse.Namespace) -> None:
     from omniavatar.nano.train_observer import train_observer
 
     scores = train_observer(
-        _weights(options) / "observer", look=options.look, presenters=options.presenters
+        _weights(options) / "observer",
+        look=options.look,
+        presenters=options.presenters,
+        passes=options.passes,
+        device=options.device,
     )
     for name, agreement in scores.items():
         print(f"{name:12} {agreement:.3f}")
@@ -390,7 +397,8 @@ def _train_observer(options: argparse.Namespace) -> None:
 def _train_judge(options: argparse.Namespace) -> None:
     from omniavatar.nano.train_judge import train_judge
 
-    for name, share in train_judge(_weights(options) / "observer", clips=options.clips).items():
+    shares = train_judge(_weights(options) / "observer", clips=options.clips, device=options.device)
+    for name, share in shares.items():
         print(f"{name:16} {share:.0%}")
 
 

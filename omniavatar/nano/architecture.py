@@ -54,14 +54,14 @@ def build_vae(*, decoder_width: int = 32) -> AutoencoderKLWan:
 
 
 def build_speech_encoder() -> Wav2Vec2Model:
-    """0.95 M parameters; 16 kHz to 6 x 128 features a video frame."""
+    """1.6 M parameters; 16 kHz to 6 x 128 features a video frame."""
     return Wav2Vec2Model(
         Wav2Vec2Config(
             hidden_size=128,
             num_hidden_layers=4,
             num_attention_heads=4,
-            intermediate_size=384,
-            conv_dim=(64, 96, 96, 128, 128, 128, 128),
+            intermediate_size=768,
+            conv_dim=(64, 128, 160, 192, 192, 192, 192),
             conv_kernel=(10, 3, 3, 3, 3, 2, 2),
             conv_stride=(5, 2, 2, 2, 2, 2, 2),
             feat_extract_norm="layer",

@@ -23,18 +23,25 @@ ASKED = (
 )  # fmt: skip
 """What a prompt should be able to ask for, besides plain talking."""
 
-DESCRIBED = 15
-"""Numbers that `describe` gives."""
-
 _BAR = 85.0
 _FILE = "judge.safetensors"
 
 
+DESCRIBED = 32
+"""Numbers that `describe` gives."""
+
+
 def describe(tracks: Tensor) -> Tensor:
-    """Numbers that tell behaviours apart: [n, t, 7] of `OBSERVATIONS` -> [n, k]."""
+    """Numbers that tell behaviours apart: [n, t, 7] of `OBSERVATIONS` -> [n, `DESCRIBED`]."""
     x, y, closed, gaze, smile, sad, wave = tracks.unbind(-1)
     quick_y = y - _smooth(y, ROWS_PER_SECOND)
     quick_closed = closed - _smooth(closed, 2 * ROWS_PER_SECOND)
+    quicker_closed = closed - _smooth(closed, ROWS_PER_SECOND // 2)
+    # Of some people it is read that their eyes are half closed: what counts is how often.
+    usual, widest = _part(closed, 0.5), _part(closed, 0.98)
+    blinking = (closed - usual[:, None]) / (widest - usual + 0.1)[:, None]
+    middle = blinking[:, 1:-1]
+    is_peak = (middle > 0.5) & (middle >= blinking[:, :-2]) & (middle > blinking[:, 2:])
     late_smile = smile[:, ROWS_PER_SECOND:]
     return torch.stack(
         (
@@ -43,19 +50,41 @@ def describe(tracks: Tensor) -> Tensor:
             quick_y.std(1),
             x.diff(dim=1).abs().mean(1),
             y.diff(dim=1).abs().mean(1),
+            y.diff(dim=1).std(1),
+            _part(quick_y.abs(), 0.9),
             (closed > 0.5).float().mean(1),
             closed.mean(1),
+            usual,
             quick_closed.clamp_min(0).mean(1),
+            quick_closed.std(1),
             (quick_closed.diff(dim=1).abs() > 0.25).float().mean(1),
+            quicker_closed.std(1),
+            _part(closed, 0.95) - usual,
+            _part(closed, 0.8) - usual,
+            (blinking > 0.5).float().mean(1),
+            is_peak.float().mean(1),
             gaze.std(1),
             (gaze - _smooth(gaze, ROWS_PER_SECOND)).std(1),
+            _part(gaze, 0.9) - _part(gaze, 0.1),
             late_smile.mean(1),
-            late_smile.median(1).values,
+            _part(late_smile, 0.5),
+            _part(smile, 0.25),
+            _part(smile, 0.75),
+            smile.std(1),
             sad[:, ROWS_PER_SECOND:].mean(1),
+            _part(sad, 0.75),
+            sad.std(1),
             wave[:, ROWS_PER_SECOND:].mean(1),
+            _part(wave, 0.9),
+            wave.std(1),
         ),
         dim=1,
     )
+
+
+def _part(track: Tensor, share: float) -> Tensor:
+    """[n, t] -> [n], what such a share of the moments lies below."""
+    return track.quantile(share, dim=1)
 
 
 def _smooth(track: Tensor, frames: int) -> Tensor:
@@ -74,7 +103,11 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.network = nn.Sequential(
-            nn.Linear(DESCRIBED, 48), nn.SiLU(), nn.Linear(48, len(WIDE_BEHAVIOURS))
+            nn.Dropout(0.2),
+            nn.Linear(DESCRIBED, 48),
+            nn.SiLU(),
+            nn.Dropout(0.2),
+            nn.Linear(48, len(WIDE_BEHAVIOURS)),
         )
         # Of the clips that it learned from.
         self.register_buffer("mean", torch.zeros(DESCRIBED))

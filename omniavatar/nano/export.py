@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Wav2Vec2Model
 
-from omniavatar.nano.architecture import SIZE, build_tokenizer
+from omniavatar.nano.architecture import SIZE, build_speech_encoder, build_tokenizer
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.prompts import VOCABULARY
@@ -65,7 +65,7 @@ def read_speech_encoder(runs: Path) -> Wav2Vec2Model:
     Raises:
         FileNotFoundError: the part has not run.
     """
-    return read_average(runs / "speech-encoder.pt", SpeechReader()).encoder
+    return read_average(runs / "speech-encoder.pt", SpeechReader(build_speech_encoder())).encoder
 
 
 def write_preview(weights: Path, speech: SpeechBank) -> None:

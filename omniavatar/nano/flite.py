@@ -33,13 +33,21 @@ class Flite:
     program: Path
     libraries: Path | None = None
 
-    def speak(self, text: str, *, voice: str, seconds_per_second: float = 1.0) -> Utterance:
+    def speak(
+        self,
+        text: str,
+        *,
+        voice: str,
+        seconds_per_second: float = 1.0,
+        hertz: float | None = None,
+    ) -> Utterance:
         """Say a text.
 
         Args:
             text: one or more English sentences.
             voice: slt, rms, awb or kal16.
             seconds_per_second: more than 1 is slower.
+            hertz: mean pitch; None is the voice's own, and rms has no other.
 
         Raises:
             FileNotFoundError: the program can not say it.
@@ -49,10 +57,11 @@ class Flite:
             environment = dict(os.environ)
             if self.libraries is not None:
                 environment["LD_LIBRARY_PATH"] = str(self.libraries)
+            pitch = () if hertz is None else ("--setf", f"int_f0_target_mean={hertz:.0f}")
             run = subprocess.run(
                 [
                     *(str(self.program), "-voice", voice, "-psdur"),
-                    *("--setf", f"duration_stretch={seconds_per_second}"),
+                    *("--setf", f"duration_stretch={seconds_per_second}", *pitch),
                     *("-t", text, "-o", str(sound)),
                 ],
                 env=environment,
@@ -70,7 +79,10 @@ class Flite:
 
 
 def _phonemes(told: str) -> tuple[Phoneme, ...]:
-    """`pau:0.164 hh:0.255 ...`: every sound with the second at which it ends."""
+    """`pau:0.164 hh:0.255 ...`: every sound with the second at which it ends.
+
+    A last pause may be told longer than it is; the sounds before it are where they are told.
+    """
     phonemes, start = [], 0.0
     for piece in told.split():
         name, _, end = piece.partition(":")

@@ -4,8 +4,9 @@ It compares each frame with the portrait, as a person would who tells a nod from
 drawn low. Like the reader of mouths it never sees a prompt, so it judges what is to be seen.
 """
 
-# n clips, t frames, b pictures
+# n clips, t frames, b pictures, s side of what is seen
 
+import math
 from pathlib import Path
 
 import torch
@@ -25,8 +26,8 @@ _ONLY_WIDE = 2
 MIRRORED = (-1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0)
 """Factors that make observations those of the mirrored picture."""
 
-SIDE = 48
-"""A head, and the whole picture, are seen at this size, in pixels."""
+SIDE = 80
+"""A head, and the whole picture, are seen at this size, in pixels: eyelids are small."""
 
 _STAGES = ((24, 2), (32, 2), (32, 1), (48, 2), (48, 1))
 """Channels and stride of each convolution."""
@@ -42,9 +43,9 @@ class Observer(nn.Module):
     what it keeps through a clip, what comes and goes, and what changes from frame to frame.
     """
 
-    def __init__(self, *, wide: bool = False) -> None:
+    def __init__(self, *, wide: bool = False, side: int = SIDE) -> None:
         super().__init__()
-        self.wide = wide
+        self.wide, self.side = wide, side
         layers: list[nn.Module] = []
         before = 12 if wide else 6
         for channels, stride in _STAGES:
@@ -55,14 +56,14 @@ class Observer(nn.Module):
             ]
             before = channels
         self.features = nn.Sequential(*layers, nn.Flatten())
-        width = before * (SIDE // 8) ** 2
+        width = before * (side // 8) ** 2
         results = len(OBSERVATIONS) if wide else len(OBSERVATIONS) - _ONLY_WIDE
         self.head = nn.Sequential(nn.Linear(width, 96), nn.SiLU(), nn.Linear(96, results))
         self.noise: Tensor
         self.register_buffer("noise", torch.zeros(3, len(OBSERVATIONS)))
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Portrait and frame as `see` gives them, [b, 12, SIDE, SIDE] -> [b, 7]."""
+        """Portrait and frame as `see` gives them, [b, 12, s, s] -> [b, 7]."""
         if self.wide:
             return self.head(self.features(pairs))
         heads = torch.cat([pairs[:, :3], pairs[:, 6:9]], dim=1)
@@ -82,18 +83,18 @@ class Observer(nn.Module):
         """
         tracks = []
         for clip, portrait, head in zip(frames, portraits, heads, strict=True):
-            views = see(torch.cat([portrait[None], clip]), head)
+            views = see(torch.cat([portrait[None], clip]), head, side=self.side)
             pairs = torch.cat([views[:1].expand(len(clip), -1, -1, -1), views[1:]], dim=1)
             tracks.append(torch.cat([self(part) for part in pairs.split(128)]))
         return torch.stack(tracks)
 
 
-def see(pictures: Tensor, head: Tensor) -> Tensor:
-    """The same box of each picture, and all of it: [b, 3, h, w] uint8 -> [b, 6, SIDE, SIDE]."""
+def see(pictures: Tensor, head: Tensor, *, side: int) -> Tensor:
+    """The same box of each picture, and all of it: [b, 3, h, w] uint8 -> [b, 6, s, s]."""
     left, top, right, bottom = head.tolist()
     whole = pictures.float() / 127.5 - 1
     views = [
-        F.interpolate(view, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+        F.interpolate(view, size=(side, side), mode="bilinear", antialias=True)
         for view in (whole[..., top:bottom, left:right], whole)
     ]
     return torch.cat(views, dim=1)
@@ -129,6 +130,8 @@ def save_observer(observer: Observer, folder: Path) -> None:
 def load_observer(folder: Path) -> Observer:
     """Read `model.safetensors` of this folder."""
     state = load_file(folder / "model.safetensors")
-    observer = Observer(wide=state["features.0.weight"].shape[1] == 12)
+    wide = state["features.0.weight"].shape[1] == 12
+    cells = state["head.0.weight"].shape[1] // _STAGES[-1][0]
+    observer = Observer(wide=wide, side=8 * math.isqrt(cells))
     observer.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return observer.eval().requires_grad_(False)

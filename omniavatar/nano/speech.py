@@ -99,9 +99,11 @@ _HELD_OUT_VARIANTS = ("f4", "m7", "klatt3", "Andy")
 _TRAINING_WHISPERS = ("whisper", "croak")
 _HELD_OUT_WHISPERS = ("whisperf",)
 
-FLITE_TRAINING_VOICES = ("kal16", "awb")
-FLITE_HELD_OUT_VOICES = ("slt", "rms")
+FLITE_TRAINING_VOICES = ("kal16", "rms", "slt")
+FLITE_HELD_OUT_VOICES = ("awb",)
 _FLITE_WORDS_PER_MINUTE = 170
+_FLITE_HERTZ = (85, 250)
+"""Mean pitch of training's voices, lowest and highest; others keep their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,8 +300,12 @@ class _FliteSpeaker:
     def speaking(self, manner: Manner, chance: random.Random) -> Iterator[_Say]:
         words = HELD_OUT_WORDS if self.held_out else TRAINING_WORDS
         pace = _FLITE_WORDS_PER_MINUTE / chance.uniform(*manner.words_per_minute)
+        hertz = None if self.held_out else chance.uniform(*_FLITE_HERTZ)
         yield lambda: self.flite.speak(
-            random_sentence(words, chance), voice=self.voice, seconds_per_second=pace
+            random_sentence(words, chance),
+            voice=self.voice,
+            seconds_per_second=pace,
+            hertz=hertz,
         )
 
 

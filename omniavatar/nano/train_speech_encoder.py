@@ -49,9 +49,9 @@ class SpeechReader(nn.Module):
     mouth_mean: Tensor
     mouth_std: Tensor
 
-    def __init__(self, encoder: Wav2Vec2Model | None = None) -> None:
+    def __init__(self, encoder: Wav2Vec2Model) -> None:
         super().__init__()
-        self.encoder = build_speech_encoder() if encoder is None else encoder
+        self.encoder = encoder
         width = self.encoder.config.hidden_size
         self.mouth_head = nn.Linear(width, 3)
         self.class_head = nn.Linear(width, len(VISEMES))
@@ -71,7 +71,7 @@ class SpeechReader(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The encoder that training goes on from, to be followed where it was right.
+    """An encoder that a transformer has learned to read, to be followed where it was right.
 
     Attributes:
         reader: with heads that were fitted to it.
@@ -92,7 +92,11 @@ class Before:
 def fit_heads(
     reader: SpeechReader, speech: SpeechBank, *, generator: torch.Generator, clips: int = 256
 ) -> Before:
-    """Give an exported encoder, whose heads were thrown away, heads that read it."""
+    """Give an exported encoder, whose heads were thrown away, heads that read it.
+
+    Returns:
+        A copy as it is then.
+    """
     device = speech.samples.device
     windows = sample_speech(speech, count=clips, rows=125, generator=generator, device=device)
     with torch.no_grad():
@@ -139,18 +143,23 @@ def train_speech_encoder(
     """Train until the time is over; the probe reads voices and words never trained on.
 
     Args:
-        from_weights: where an encoder is exported to go on from, at a lower rate. What it says is
-            kept where it was right, so a transformer that reads it can read what comes of it.
+        from_weights: where an encoder is exported to go on from, at a lower rate, or to begin anew
+            beside if it has other widths. What it says is kept where it was right, so a
+            transformer that reads it can read what comes of it.
     """
     torch.manual_seed(21)
-    exported = None
-    if from_weights is not None:
-        exported = Wav2Vec2Model.from_pretrained(from_weights / "speech_encoder").float()
-    reader = SpeechReader(exported).to(device)
-    reader.mouth_mean.copy_(speech.mouth.mean((0, 1)))
-    reader.mouth_std.copy_(speech.mouth.std((0, 1)))
     generator = torch.Generator().manual_seed(22)
-    before = None if exported is None else fit_heads(reader, speech, generator=generator)
+    reader, before = SpeechReader(build_speech_encoder()), None
+    goes_on = False
+    if from_weights is not None:
+        exported = SpeechReader(
+            Wav2Vec2Model.from_pretrained(from_weights / "speech_encoder", dtype=torch.float32)
+        )
+        _know_mouths(exported.to(device), speech)
+        before = fit_heads(exported, speech, generator=generator)
+        goes_on = _shapes(exported) == _shapes(reader)
+        reader = exported if goes_on else reader
+    _know_mouths(reader.to(device), speech)
     settings = {
         "batch": f"{batch} x {SHORTEST_ROWS}-{LONGEST_ROWS} rows",
         "hours": round(speech.samples.numel() / 16000 / 3600, 2),
@@ -159,7 +168,7 @@ def train_speech_encoder(
     trainer = Trainer(
         "speech-encoder",
         reader.train(),
-        RECIPE if exported is None else replace(RECIPE, learning_rate=LATER_RATE),
+        replace(RECIPE, learning_rate=LATER_RATE) if goes_on else RECIPE,
         folder=folder,
         seconds=seconds,
         deadline=deadline,
@@ -189,6 +198,15 @@ def train_speech_encoder(
 
     marks = [seconds * share for share in (0.15, 0.3, 0.5, 0.75)]
     train(trainer, loss, probe=lambda: score(trainer.average, test), probe_seconds=marks)
+
+
+def _know_mouths(reader: SpeechReader, speech: SpeechBank) -> None:
+    reader.mouth_mean.copy_(speech.mouth.mean((0, 1)))
+    reader.mouth_std.copy_(speech.mouth.std((0, 1)))
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def play_in(windows: SpeechWindows, rows: int) -> SpeechWindows:
