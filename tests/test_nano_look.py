@@ -28,7 +28,8 @@ def test_there_are_cartoons_and_photographic_people_small_and_large(people: Pres
     assert sizes.max() > 0.55
     photographic = torch.tensor([traits.style == "photographic" for traits in people.traits])
     assert people.numbers["turn"][photographic].abs().max() > 0.3
-    assert not people.numbers["turn"][~photographic].any()
+    # Cartoons of one hand look ahead, those of others also away.
+    assert 0.2 < (people.numbers["turn"][~photographic] == 0).float().mean() < 0.8
 
 
 def test_a_presenter_is_drawn_alike_alone_and_among_others(people: Presenters) -> None:
@@ -62,7 +63,7 @@ def test_the_mouth_box_holds_what_speech_moves_also_on_turned_heads(people: Pres
     within = (change * inside(boxes, height=SIZE, width=SIZE)).sum((1, 2)) / change.sum((1, 2))
     assert (change.sum((1, 2)) > 0).all()
     assert within.median() > 0.8
-    assert within.min() > 0.6
+    assert within.min() > 0.5  # a jaw that drops moves more than the mouth
 
 
 def test_only_those_who_wave_have_a_hand(people: Presenters) -> None:

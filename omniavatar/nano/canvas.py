@@ -298,6 +298,10 @@ class Canvas:
             width = max(1.0, self.half / 64 * 1.1)
             lines = [width * (one.style == "outlined") for one in traits]
             line = torch.tensor(lines, device=pixels.device)[:, None, None, None] / pixels_per_unit
+            thickness = self.presenters.numbers.get("line")
+            if thickness is not None:
+                own = thickness if index is None else thickness[index]
+                line = line * own[:, None, None, None]
         turn = self._turned(index)
         # On a turned head the features lie on a cylinder, seen from its side.
         face_x = x if turn is None else x.clamp(-0.999, 0.999).asin() - turn

@@ -19,10 +19,10 @@ from omniavatar.nano.canvas import (
     segment,
 )
 
-_EYES: Box = (-0.98, 0.98, -0.55, 0.45)
-_BROWS: Box = (-1.0, 1.0, -0.8, 0.3)
-_NOSE: Box = (-0.5, 0.5, -0.3, 0.85)
-_MOUTH: Box = (-0.75, 0.75, 0.25, 1.35)
+_EYES: Box = (-1.05, 1.05, -0.6, 0.6)
+_BROWS: Box = (-1.05, 1.05, -0.85, 0.4)
+_NOSE: Box = (-0.8, 0.8, -0.35, 0.85)
+_MOUTH: Box = (-1.0, 1.0, 0.15, 1.35)
 _GLASSES: Box = (-1.15, 1.15, -0.55, 0.5)
 
 

@@ -125,7 +125,7 @@ class Subject:
                 for clip, own in zip(made, truth.frames[:, 1:], strict=True)
                 for row in (own, clip)
             ]
-            write_rows(rows[:28], self.sheets / "presenters.png")
+            write_rows(rows[:28], self.sheets / "presenters.webp")
         return filmed
 
     def share(self, part: float, *, least: int) -> int:
@@ -386,7 +386,7 @@ def _film_pictures(subject: Subject, kind: str) -> tuple[list[Kept], list[tuple[
         ceilings.append(vae_ceiling(picture, portrait, decoded))
         rows.append([portrait, decoded, *(frames[i] for i in _moments(len(frames)))])
     if subject.sheets is not None:
-        write_rows(rows, subject.sheets / f"{kind}.png", gap_after=2)
+        write_rows(rows, subject.sheets / f"{kind}.webp", gap_after=2)
     return kept, ceilings
 
 
@@ -453,7 +453,7 @@ def _long(subject: Subject) -> list[Figure]:
                 )
             )
         if subject.sheets is not None:
-            write_rows([[shown[i] for i in _moments(len(shown), 10)]], subject.sheets / "long.png")
+            write_rows([[shown[i] for i in _moments(len(shown), 10)]], subject.sheets / "long.webp")
     return long_figures(made, true, decoded)
 
 

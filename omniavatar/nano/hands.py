@@ -7,6 +7,9 @@ from omniavatar.nano.canvas import Area, Box, Canvas, box, either, segment
 _BESIDE_THE_HEAD: Box = (-2.6, 2.6, -1.2, 99.0)
 
 _ELBOW = (1.70, 3.1)
+_LEFT_ROOM = 0.35
+"""Between elbow and edge of the picture, of large heads, before whose cheek the hand then is."""
+
 _FOREARM = 1.75
 _FINGERS = ((-0.21, 0.40), (-0.075, 0.50), (0.065, 0.48), (0.20, 0.38))
 """Where each begins on the palm, and its length."""
@@ -22,7 +25,8 @@ def _paint_arm(area: Area) -> None:
     side = area.number("hand_side").sign()
     swing = area.track("swing")
     # Coordinates from the elbow, y growing towards the hand; a lowered arm is out of the picture.
-    x = area.body_x * side - _ELBOW[0]
+    edge = (1 - side * area.number("centre_x")) / area.number("size")
+    x = area.body_x * side - (edge - _LEFT_ROOM).clamp(max=_ELBOW[0])
     y = _ELBOW[1] + 7.0 * (1 - area.track("wave")) - area.body_y
     lean = -0.06 + 0.24 * swing
     x, y = x * lean.cos() + y * lean.sin(), y * lean.cos() - x * lean.sin()

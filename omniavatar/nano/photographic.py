@@ -314,7 +314,7 @@ def _through_camera(pixels: Tensor, presenters: Presenters) -> Tensor:
     warmth = number("warmth") * torch.tensor([1.0, 0.1, -1.0], device=pixels.device)[:, None, None]
     pixels = (pixels * gain * (1 + warmth)).clamp(1e-4, 1).pow(number("gamma"))
     grey = pixels.mean(2, keepdim=True)
-    pixels = grey + (pixels - grey) * number("saturation")
+    pixels = grey + (pixels - grey) * number("saturation").clamp(min=0)
     # The grain of a photograph stands still when the photograph is made to talk.
     colour = torch.arange(3, device=pixels.device)[:, None, None] * 37.7
     places = x * (width * 6.4949) + y * (height * 39.1165) + colour

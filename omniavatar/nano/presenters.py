@@ -60,10 +60,37 @@ _WIDE_RANGES = {
     "centre_x": (-0.22, 0.22),
     "centre_y": (-0.34, 0.06),
     "turn": (0.0, 0.0),  # radians by which the head is turned away, for good
+    "line": (1.0, 1.0),  # thickness of outlines
     "hand_side": (-1.0, 1.0),
     "phase": (0.0, 6.28),  # tells the grain of one presenter's surfaces from another's
 }
 """What a wider choice of presenters has in place of `_RANGES`, or besides."""
+
+_OTHER_HAND_RANGES = {
+    "size": (0.30, 0.74),
+    "length": (0.95, 1.40),
+    "square": (1.9, 3.2),
+    "taper": (0.0, 0.26),
+    "turn": (-0.48, 0.48),
+    "eye_x": (0.26, 0.46),
+    "eye_y": (-0.20, 0.12),
+    "eye_width": (0.10, 0.23),
+    "eye_height": (0.08, 0.20),
+    "iris": (0.045, 0.120),
+    "brow_thick": (0.014, 0.080),
+    "nose_y": (0.20, 0.40),
+    "nose_size": (0.06, 0.20),
+    "mouth_y": (0.50, 0.78),
+    "mouth_width": (0.18, 0.52),
+    "lip_upper": (0.0, 0.05),
+    "lip_lower": (0.0, 0.06),
+    "ear": (0.10, 0.28),
+    "line": (0.6, 2.4),
+}
+"""The same for cartoons as others draw them: big heads, turned ones, tiny or wide mouths without
+lips, pupils like dots, thin and thick lines."""
+
+_OTHER_HAND_SHARE = 0.5
 
 _PHOTOGRAPHIC_RANGES = {
     "length": (1.24, 1.46),
@@ -98,7 +125,7 @@ _PHOTOGRAPHIC_RANGES = {
     "exposure": (0.72, 1.22),
     "warmth": (-0.10, 0.12),
     "gamma": (0.75, 1.30),
-    "saturation": (0.30, 0.95),
+    "saturation": (-0.20, 0.95),  # below 0 is grey
     "grain": (0.0, 0.018),
 }
 """The same for presenters drawn as a camera would see them."""
@@ -131,6 +158,12 @@ _SKINS = (
     (255, 224, 200), (246, 204, 172), (232, 182, 140), (206, 152, 108),
     (170, 116, 78), (128, 84, 56), (88, 58, 42),
 )  # fmt: skip
+_SKINS_OF_PAPER = (
+    (255, 255, 255), (250, 246, 236), (255, 217, 61), (238, 172, 190), (196, 200, 208),
+    (168, 205, 232), (172, 214, 160),
+)  # fmt: skip
+"""Of cartoons alone: left white, yellow, pink, grey and stranger ones."""
+
 _IRISES = ((70, 46, 32), (110, 72, 40), (72, 110, 150), (80, 122, 86), (96, 102, 112))
 _FRAMES = ((36, 34, 38), (110, 66, 40), (170, 44, 50), (52, 76, 140), (190, 160, 90))
 _LIPSTICKS = ((190, 50, 66), (206, 92, 110), (150, 48, 76), (196, 104, 84))
@@ -343,8 +376,15 @@ def sample_presenters(
         for name, (low, high) in _RANGES.items()
     }
     if look == "wide":
-        numbers |= _wide_numbers(traits, numbers, chance)
+        is_other_hand = [
+            one.style != "photographic" and chance.random() < _OTHER_HAND_SHARE for one in traits
+        ]
+        numbers |= _wide_numbers(traits, numbers, torch.tensor(is_other_hand), chance)
     colours = [_colours(one, chance) for one in traits]
+    if look == "wide":
+        for own, is_other in zip(colours, is_other_hand, strict=True):
+            if is_other and chance.random() < 0.35:
+                own["skin"] = [c / 255 for c in chance.choice(_SKINS_OF_PAPER)]
     framing = zip(*(numbers[name].tolist() for name in ("centre_x", "centre_y", "size")),
                   strict=True)  # fmt: skip
     return Presenters(
@@ -358,18 +398,29 @@ def sample_presenters(
 
 
 def _wide_numbers(
-    traits: tuple[Traits, ...], numbers: Mapping[str, Tensor], chance: random.Random
+    traits: tuple[Traits, ...],
+    numbers: Mapping[str, Tensor],
+    is_other_hand: Tensor,
+    chance: random.Random,
 ) -> dict[str, Tensor]:
     count = len(traits)
     wide = {
         name: torch.tensor([chance.uniform(low, high) for _ in range(count)])
         for name, (low, high) in _WIDE_RANGES.items()
     }
-    # Small heads stand higher in the picture, so that what is below them is body.
-    wide["centre_y"] = wide["centre_y"] - 0.5 * (0.45 - wide["size"]).clamp(min=0)
     is_photographic = torch.tensor([one.style == "photographic" for one in traits])
-    for name, (low, high) in _PHOTOGRAPHIC_RANGES.items():
-        drawn = torch.tensor([chance.uniform(low, high) for _ in range(count)])
-        other = wide.get(name, numbers.get(name, torch.zeros(count)))
-        wide[name] = torch.where(is_photographic, drawn, other)
+    for ranges, is_so in (
+        (_OTHER_HAND_RANGES, is_other_hand),
+        (_PHOTOGRAPHIC_RANGES, is_photographic),
+    ):
+        for name, (low, high) in ranges.items():
+            drawn = torch.tensor([chance.uniform(low, high) for _ in range(count)])
+            other = wide.get(name, numbers.get(name, torch.zeros(count)))
+            wide[name] = torch.where(is_so, drawn, other)
+    # Small heads stand higher in the picture, so that what is below them is body; of large ones
+    # no more is cut off than hair.
+    wide["centre_y"] = wide["centre_y"] - 0.5 * (0.45 - wide["size"]).clamp(min=0)
+    room = (1.05 - 1.15 * wide["size"]).clamp(min=0)
+    wide["centre_y"] = wide["centre_y"].maximum(-room).minimum(room)
+    wide["centre_x"] = wide["centre_x"].maximum(-room).minimum(room)
     return wide

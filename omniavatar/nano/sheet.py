@@ -46,7 +46,7 @@ def write_rows(rows: Sequence[Sequence[Tensor]], path: Path, *, gap_after: int =
         lines.append(torch.cat(cells, dim=2))
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = rearrange(torch.cat(lines, dim=1), "c h w -> h w c").numpy()
-    Image.fromarray(picture).save(path, optimize=True)
+    Image.fromarray(picture).save(path, quality=85, method=6)
 
 
 def write_film_sheet(
