@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from omniavatar.plan import VideoPlan
     from omniavatar.request import GenerationRequest, Setting, choices_of, setting_of
     from omniavatar.speed import attention_kernel, compiler_problem
-    from omniavatar.tiers import MEMORY_TIERS, tier_bytes
+    from omniavatar.tiers import AUTO, MEMORY_TIERS, tier_bytes
     from omniavatar.weights.catalog import CATALOG, ModelSpec
     from omniavatar.weights.converted import ConvertProgress, convert
     from omniavatar.weights.download import DownloadProgress, check_files, fetch, missing_bytes
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AUTO": "tiers",
     "AvatarPipeline": "pipeline",
     "CATALOG": "weights.catalog",
     "Caption": "media.captions",
@@ -129,6 +130,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AUTO",
     "CATALOG",
     "MEMORY_TIERS",
     "PRESETS",

@@ -3,8 +3,10 @@
 from omniavatar.errors import InputError
 
 AUTO = "auto"
+"""The arrangement of a model's networks that its memory allows."""
+
 MEMORY_TIERS = ("8GB", "12GB", "16GB", "24GB", "48GB", "80GB")
-"""What `memory` may be, beside "auto", which takes what is free."""
+"""What `memory` may be, beside `AUTO`."""
 
 GIGABYTE = 10**9
 

@@ -30,6 +30,7 @@ from gradio.data_classes import FileData, ListFiles
 from PIL import Image
 
 from omniavatar import (
+    AUTO,
     CATALOG,
     MEMORY_TIERS,
     GenerationRequest,
@@ -54,9 +55,6 @@ from omniavatar.serving.page_inputs import DEFAULT_MODEL
 from omniavatar.serving.uploads import uploaded_file
 
 logger = logging.getLogger(__name__)
-
-AUTO = "auto"
-"""The arrangement of a model's networks that its memory allows."""
 
 # Jobs wait for the device in a queue of their own, which is fair to all visitors: here they only
 # must not hold each other up.

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omniavatar import CATALOG, MEMORY_TIERS, OmniAvatarError
+from omniavatar import AUTO, CATALOG, MEMORY_TIERS, OmniAvatarError
 
 if TYPE_CHECKING:
     from omniavatar import Diagnosis
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FOLDER", type=Path, help="where their files are")
     parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (default: the best)")
     parser.add_argument(
-        "--memory", choices=("auto", *MEMORY_TIERS), default="auto", help="as for this card"
+        "--memory", choices=(AUTO, *MEMORY_TIERS), default=AUTO, help="as for this card"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -22,6 +22,7 @@ from typing import Any, NoReturn, Self, get_args, get_type_hints
 
 import omniavatar
 from omniavatar import (
+    AUTO,
     CATALOG,
     MEMORY_TIERS,
     ChunkDone,
@@ -100,8 +101,8 @@ def _add_generate_options(parser: argparse.ArgumentParser) -> None:
 def _add_memory_option(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
     parser.add_argument(
         "--memory",
-        choices=("auto", *MEMORY_TIERS),
-        default=os.environ.get("OMNIAVATAR_MEMORY") or "auto",
+        choices=(AUTO, *MEMORY_TIERS),
+        default=os.environ.get("OMNIAVATAR_MEMORY") or AUTO,
         help="arrange the networks for the GPU memory that is free, or as for a card of that size "
         "(default: $OMNIAVATAR_MEMORY or auto)",
     )
@@ -460,7 +461,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         pipeline = AvatarPipeline.from_pretrained(
             options.model,
             folder=options.weights,
-            memory=options.memory or "auto",
+            memory=options.memory or AUTO,
             report=downloads.DownloadScreen(),
         )
         report = measure(pipeline, seconds=options.seconds, resolution=options.resolution)

@@ -27,6 +27,7 @@ from PIL import Image
 
 from omniavatar import (
     CATALOG,
+    MEMORY_TIERS,
     ChunkDone,
     DownloadProgress,
     Event,
@@ -42,7 +43,6 @@ from omniavatar import (
     device_name,
     kept_pieces,
     read_inputs,
-    tier_bytes,
 )
 from omniavatar.serving import downloads, wording
 from omniavatar.serving.estimate import Rates, work_of
@@ -257,8 +257,10 @@ class Jobs:
             raise InputError(
                 f"model is {model!r}. Use one of: {', '.join(CATALOG)}.", field="model"
             )
-        if memory is not None:
-            tier_bytes(memory)
+        if memory is not None and memory not in MEMORY_TIERS:
+            raise InputError(
+                f"memory is {memory!r}. Use one of: {', '.join(MEMORY_TIERS)}.", field="memory"
+            )
         with self._changed:
             self._refuse_more(visitor, most_waiting or self.settings.waiting)
         inputs = read_inputs(request, spec_of(model))

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from omniavatar import CATALOG, MEMORY_TIERS, setting_of, settings_without_effect
+from omniavatar import AUTO, CATALOG, MEMORY_TIERS, setting_of, settings_without_effect
 from omniavatar.serving import controls
 from omniavatar.serving.behaviour import ROWS, Chip, Row, with_sentence
 from omniavatar.serving.loras import spec_of
@@ -112,7 +112,7 @@ def request_values(values: Mapping[str, Any], *chosen: bool) -> dict[str, Any]:
 
 def placed(memory: str) -> dict[str, Any]:
     """The options of a job whose networks are arranged for a card, or as the server does."""
-    return {} if memory == "auto" else {"memory": memory}
+    return {} if memory == AUTO else {"memory": memory}
 
 
 def restored(form: Form, model: str, values: Mapping[str, Any]) -> Updates:
@@ -205,8 +205,8 @@ def build_form() -> Form:
         show_rest("basic")
         show_rest("advanced")
         memory = gr.Dropdown(
-            ["auto", *MEMORY_TIERS],
-            value="auto",
+            [AUTO, *MEMORY_TIERS],
+            value=AUTO,
             label="Memory",
             info="How much memory of a GPU may be used; auto takes what is free.",
             elem_id="memory",
