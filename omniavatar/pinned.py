@@ -35,9 +35,7 @@ def pin(
         RuntimeError: the host has no memory left, or there is no CUDA device.
     """
     tensors = [
-        tensor
-        for tensor in (*network.parameters(), *network.buffers())
-        if tensor.device.type != "cpu" or not _is_pinned(tensor)
+        tensor for tensor in (*network.parameters(), *network.buffers()) if not tensor.is_pinned()
     ]
     slabs = _Slabs(allocate or _page_locked, sizes=map(_size, tensors), slab_bytes=slab_bytes)
     for tensor in tensors:
@@ -49,10 +47,6 @@ def pin(
 
 def _page_locked(size: int) -> Tensor:
     return torch.empty(size, dtype=torch.uint8, pin_memory=True)
-
-
-def _is_pinned(tensor: Tensor) -> bool:
-    return torch.cuda.is_available() and tensor.is_pinned()
 
 
 def _size(tensor: Tensor) -> int:

@@ -14,7 +14,6 @@ from omniavatar.bench.random_networks import random_models
 from omniavatar.errors import InputError
 from omniavatar.flops import transformer_flops
 from omniavatar.memory import (
-    TRANSFORMER,
     USABLE,
     Free,
     Placement,
@@ -150,7 +149,7 @@ def _measure(
 ) -> Tier:
     device, dtype = placement.device, placement.dtype
     models = random_models(spec, device=device, dtype=dtype)
-    if placement.pinned and TRANSFORMER in placement.offloaded and device.type == "cuda":
+    if placement.pinned:
         pin(models.transformer.blocks)  # at once: by way of other memory it takes minutes
     # Drawing them takes more than a small card has, and cuts what it takes up.
     for network in (models.transformer, models.text_encoder, models.vae, models.speech_encoder):
