@@ -84,7 +84,7 @@ def test_clips_name_the_new_behaviours_and_show_them() -> None:
     drawn = sample_clips(
         bank,
         count=4,
-        frames=9,
+        frames=25,
         height=64,
         width=80,
         generator=torch.Generator().manual_seed(0),
@@ -103,4 +103,4 @@ def test_clips_name_the_new_behaviours_and_show_them() -> None:
         else:
             assert "wave" in prompt or "waving" in prompt
             assert drawn.pose.wave[row].any()
-            assert drawn.pose.swing[row].abs().max() > 0.05
+            assert drawn.pose.swing[row].std() > 0.05

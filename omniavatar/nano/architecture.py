@@ -28,6 +28,9 @@ CHUNK_FRAMES = 89
 OVERLAP_FRAMES = 13
 """Frames that a chunk hands to the next: 4 latent frames."""
 
+TWO_CHUNKS = 2 * CHUNK_FRAMES - OVERLAP_FRAMES
+"""Frames of a video of two chunks, the portrait's own included: what evaluation makes."""
+
 TEXT_ROWS = 512
 """Rows of the text context; those past the prompt are zero, and take part in attention."""
 

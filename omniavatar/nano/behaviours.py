@@ -26,7 +26,6 @@ ASKED = (
 _BAR = 85.0
 _FILE = "judge.safetensors"
 
-
 DESCRIBED = 32
 """Numbers that `describe` gives."""
 

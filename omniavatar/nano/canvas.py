@@ -298,11 +298,9 @@ class Canvas:
             width = max(1.0, self.half / 64 * 1.1)
             lines = [width * (one.style == "outlined") for one in traits]
             line = torch.tensor(lines, device=pixels.device)[:, None, None, None] / pixels_per_unit
-            thickness = self.presenters.numbers.get("line")
-            if thickness is not None:
-                own = thickness if index is None else thickness[index]
-                line = line * own[:, None, None, None]
-        turn = self._turned(index)
+            thickness = self._wide_number("line", index)
+            line = line if thickness is None else line * thickness
+        turn = self._wide_number("turn", index)
         # On a turned head the features lie on a cylinder, seen from its side.
         face_x = x if turn is None else x.clamp(-0.999, 0.999).asin() - turn
         area = Area(
@@ -324,12 +322,12 @@ class Canvas:
             area.surface = self.surface(area)
         return area
 
-    def _turned(self, index: Tensor | None) -> Tensor | None:
-        """[k, 1, 1, 1] radians by which heads are turned away, None when none is."""
-        turn = self.presenters.numbers.get("turn")
-        if turn is None:
+    def _wide_number(self, name: str, index: Tensor | None) -> Tensor | None:
+        """[k, 1, 1, 1], None for people of a look that does not know it."""
+        values = self.presenters.numbers.get(name)
+        if values is None:
             return None
-        return (turn if index is None else turn[index])[:, None, None, None]
+        return (values if index is None else values[index])[:, None, None, None]
 
 
 def lift(height: int, width: int) -> float:

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from omniavatar import AvatarPipeline
-from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES, SIZE, weights_folder
+from omniavatar.nano.architecture import CHUNK_FRAMES, SIZE, TWO_CHUNKS, weights_folder
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
 from omniavatar.nano.figures import Figure
 from omniavatar.nano.footage import decibels, film_clips, through_vae, write_request
@@ -27,9 +27,6 @@ from omniavatar.nano.regions import inside
 from omniavatar.nano.sheet import write_sheet
 from omniavatar.nano.speech import speech_bank
 from omniavatar.nano.train_speech_encoder import correlation
-
-FRAMES = 2 * CHUNK_FRAMES - OVERLAP_FRAMES
-"""Of a clip: two chunks, the portrait's own frame included."""
 
 VAE_CLIPS = 64
 """Presenters on whom the VAE alone is measured."""
@@ -58,7 +55,7 @@ def evaluate(
     truth = sample_clips(
         bank,
         count=clips,
-        frames=FRAMES,
+        frames=TWO_CHUNKS,
         height=SIZE,
         width=SIZE,
         generator=torch.Generator().manual_seed(seed),
@@ -66,7 +63,7 @@ def evaluate(
         behaviours=BEHAVIOURS,
         continuation_share=0.0,
     )
-    made = film_clips(pipeline, truth, frames=FRAMES)
+    made = film_clips(pipeline, truth, frames=TWO_CHUNKS)
     decoded = through_vae(pipeline.models.vae, truth.frames)
     if sheet is not None:
         write_sheet(made, truth.frames[:, 1:], sheet)

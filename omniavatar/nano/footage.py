@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from omniavatar import AvatarPipeline, ChunkDone, GenerationRequest
-from omniavatar.models.whole_sequence import decode_whole, encode_whole
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips
 from omniavatar.nano.espeak import SAMPLE_RATE
+from omniavatar.stages.latents import decode_latents, encode_video
 
 
 def film(
@@ -76,17 +76,13 @@ def write_request(
     )
 
 
-VAE_WINDOW = 8
-"""Latent frames at a time, which is quick on a CPU and small."""
-
-
 def through_vae(vae: AutoencoderKLWan, frames: Tensor) -> Tensor:
     """True frames encoded and decoded, [n, t, 3, h, w] uint8; t is 4k + 1."""
     results = []
     for clip in frames:
         video = rearrange(clip, "t c h w -> 1 c t h w").float() / 127.5 - 1
-        again = decode_whole(vae, encode_whole(vae, video.to(vae.dtype)), window=VAE_WINDOW)
-        results.append(((again[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+        again = decode_latents(vae, encode_video(vae, video))
+        results.append(((again[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
     return rearrange(torch.stack(results), "n c t h w -> n t c h w")
 
 

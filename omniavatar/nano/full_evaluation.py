@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from omniavatar import AvatarPipeline, Report, measure
-from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES, weights_folder
+from omniavatar.nano.architecture import CHUNK_FRAMES, TWO_CHUNKS, weights_folder
 from omniavatar.nano.behaviours import behaviour_figures, load_judge
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
 from omniavatar.nano.debian import FOLDER as DEBIAN
@@ -66,9 +66,6 @@ from omniavatar.nano.speech import ROWS_PER_SECOND, Manner, SpeechBank, speech_b
 from omniavatar.nano.train_speech_encoder import correlation
 
 logger = logging.getLogger(__name__)
-
-FRAMES = 2 * CHUNK_FRAMES - OVERLAP_FRAMES
-"""Of a clip: two chunks, the portrait's own frame included."""
 
 SILENCE_FRAMES = 36
 VAE_CLIPS = 64
@@ -117,11 +114,11 @@ class Subject:
     @cached_property
     def presenters(self) -> "Filmed":
         truth = self.draw(self.bank, count=self.clips, seed=self.seed, behaviours=self.behaviours)
-        made = film_clips(self.pipeline, truth, frames=FRAMES)
+        made = film_clips(self.pipeline, truth, frames=TWO_CHUNKS)
         filmed = Filmed(truth, made, through_vae(self.pipeline.models.vae, truth.frames))
         if self.sheets is not None:
             rows = [
-                [row[i] for i in _moments(FRAMES - 1)]
+                [row[i] for i in _moments(TWO_CHUNKS - 1)]
                 for clip, own in zip(made, truth.frames[:, 1:], strict=True)
                 for row in (own, clip)
             ]
@@ -139,7 +136,7 @@ class Subject:
         count: int,
         seed: int,
         behaviours: Sequence[str] | None,
-        frames: int = FRAMES,
+        frames: int = TWO_CHUNKS,
     ) -> Clips:
         """First windows of presenters never seen."""
         return sample_clips(
@@ -255,7 +252,7 @@ def _flite(subject: Subject) -> list[Figure]:
         flite=flite,
     )
     truth = subject.draw(bank, count=count, seed=subject.seed + 1, behaviours=["plain", "still"])
-    made = film_clips(subject.pipeline, truth, frames=FRAMES)
+    made = film_clips(subject.pipeline, truth, frames=TWO_CHUNKS)
     decoded = through_vae(subject.pipeline.models.vae, truth.frames)
     return mouth_figures(
         truth.mouth[:, 1:],
@@ -268,7 +265,9 @@ def _flite(subject: Subject) -> list[Figure]:
 
 def _recordings(subject: Subject) -> list[Figure]:
     paths = find_recordings(subject.recordings, DEBIAN, count=subject.share(0.2, least=2))
-    waveforms, is_silent = cut_recordings(paths, frames=FRAMES - 1, silence_frames=SILENCE_FRAMES)
+    waveforms, is_silent = cut_recordings(
+        paths, frames=TWO_CHUNKS - 1, silence_frames=SILENCE_FRAMES
+    )
     truth = subject.draw(
         subject.bank, count=len(paths), seed=subject.seed + 2, behaviours=["plain"]
     )
@@ -288,7 +287,7 @@ def _recordings(subject: Subject) -> list[Figure]:
     ]
     true_opening = read_mouths(subject.reader, truth.frames[:, 1:], truth.presenters)[..., 0]
     wanted = truth.mouth[:, 1:, 0]
-    said = envelope(truth.waveform[:, : (FRAMES - 1) * SAMPLES_PER_ROW])
+    said = envelope(truth.waveform[:, : (TWO_CHUNKS - 1) * SAMPLES_PER_ROW])
     return [
         Figure(
             name="recordings: opening follows loudness",
@@ -394,7 +393,7 @@ def _sentences(subject: Subject, count: int) -> Tensor:
     """[n, s]: held-out speech of one clip's length, that begins with silence."""
     bank = speech_bank(count, 8.0, seed=subject.seed + 4, held_out=True)
     silent = LEADING_SILENCE * SAMPLES_PER_ROW
-    length = (FRAMES - 1) * SAMPLES_PER_ROW
+    length = (TWO_CHUNKS - 1) * SAMPLES_PER_ROW
     clips = torch.zeros(count, length)
     for clip, samples in zip(clips, bank.samples, strict=True):
         begin = int((samples.abs() > 0.01).float().argmax())

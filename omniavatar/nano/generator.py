@@ -17,7 +17,6 @@ from transformers import UMT5EncoderModel
 
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
 from omniavatar.nano.architecture import (
-    END,
     PAD,
     TEXT_ROWS,
     build_text_encoder,
@@ -128,19 +127,13 @@ def given_latents(windows: Windows, *, noise: float) -> Tensor:
 
 
 @torch.no_grad()
-def generate(
-    network: Generator, windows: Windows, *, steps: int, guidance: float, seed: int
-) -> Tensor:
-    """Euler steps of the published schedule (shift 5) -> [n, c, f, h, w]."""
+def generate(network: Generator, windows: Windows, *, steps: int, seed: int) -> Tensor:
+    """Euler steps of the published schedule (shift 5), no guidance -> [n, c, f, h, w]."""
     device = windows.latents.device
     frames = windows.latents.shape[2]
     given = torch.arange(frames, device=device) < windows.known[:, None]
     known = given_latents(windows, noise=0.0)
-    empty = torch.full_like(windows.prompt, PAD)
-    empty[:, 0] = END
-    conditions = [(network.encode_prompt(windows.prompt), windows.audio.float())]
-    if guidance != 1:
-        conditions.append((network.encode_prompt(empty), torch.zeros_like(conditions[0][1])))
+    text, audio = network.encode_prompt(windows.prompt), windows.audio.float()
     noise = torch.randn(windows.latents.shape, generator=torch.Generator().manual_seed(seed))
     sample = noise.to(device)
     line = torch.linspace(1, 0, steps + 1)
@@ -148,7 +141,6 @@ def generate(
     for sigma, following in pairwise(sigmas):
         hidden = assemble(sample, known, windows.reference.float(), given)
         level = sigma.to(device).expand(len(windows))
-        found = [network(hidden, level, text, audio).float() for text, audio in conditions]
-        velocity = found[-1] + guidance * (found[0] - found[-1])
+        velocity = network(hidden, level, text, audio).float()
         sample = sample + (following - sigma).item() * velocity
     return torch.where(given[:, None, :, None, None], known, sample)

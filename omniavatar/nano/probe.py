@@ -65,11 +65,10 @@ class Probe:
         network: Generator,
         *,
         steps: int = 8,
-        guidance: float = 1.0,
         sheet: Path | None = None,
     ) -> dict[str, float]:
         """Correlation of the mouth with the truth, the head's detail, and what holds still."""
-        frames = self.frames(network, steps=steps, guidance=guidance)
+        frames = self.frames(network, steps=steps)
         clips = self._clips
         read = self._reader.read(face_view(frames, clips.presenters))[:, 1:]
         truth = clips.mouth[:, 1 : frames.shape[1]]
@@ -92,11 +91,11 @@ class Probe:
         return scores
 
     @torch.no_grad()
-    def frames(self, network: Generator, *, steps: int, guidance: float) -> Tensor:
+    def frames(self, network: Generator, *, steps: int) -> Tensor:
         """Generate the first chunk of every clip, [n, t, 3, h, w] uint8."""
         windows = self._windows
         with torch.autocast(windows.latents.device.type, torch.bfloat16):
-            latents = generate(network, windows, steps=steps, guidance=guidance, seed=44)
+            latents = generate(network, windows, steps=steps, seed=44)
             video = rearrange(self._latents.decode(latents), "n c t h w -> n t c h w")
         return ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 

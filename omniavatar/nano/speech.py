@@ -7,11 +7,13 @@ video frame; row r tells the mouth at r/25 + 0.02 s, the middle of its sound.
 """
 
 import multiprocessing
+import operator
 import random
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -284,7 +286,11 @@ class _EspeakSpeaker:
     def _sentence(self, chance: random.Random) -> str:
         if self.language != "en":
             return LANGUAGES[self.language].sentence(chance, held_out=self.held_out)
-        return random_sentence(HELD_OUT_WORDS if self.held_out else TRAINING_WORDS, chance)
+        return _english(chance, held_out=self.held_out)
+
+
+def _english(chance: random.Random, *, held_out: bool) -> str:
+    return random_sentence(HELD_OUT_WORDS if held_out else TRAINING_WORDS, chance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +304,10 @@ class _FliteSpeaker:
 
     @contextmanager
     def speaking(self, manner: Manner, chance: random.Random) -> Iterator[_Say]:
-        words = HELD_OUT_WORDS if self.held_out else TRAINING_WORDS
         pace = _FLITE_WORDS_PER_MINUTE / chance.uniform(*manner.words_per_minute)
         hertz = None if self.held_out else chance.uniform(*_FLITE_HERTZ)
         yield lambda: self.flite.speak(
-            random_sentence(words, chance),
+            _english(chance, held_out=self.held_out),
             voice=self.voice,
             seconds_per_second=pace,
             hertz=hertz,
@@ -381,26 +386,6 @@ def speech_stream(
     return SpeechStream(samples=samples, mouth=mouth, classes=classes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """One stream of a bank, for a worker process."""
-
-    seconds: float
-    seed: int
-    held_out: bool
-    manner: Manner
-    flite: Flite | None
-
-    def run(self) -> SpeechStream:
-        return speech_stream(
-            self.seconds,
-            seed=self.seed,
-            held_out=self.held_out,
-            manner=self.manner,
-            flite=self.flite,
-        )
-
-
 def speech_bank(
     streams: int,
     seconds: float,
@@ -419,8 +404,9 @@ def speech_bank(
     import torch
 
     jobs = [
-        _Job(
-            seconds=seconds,
+        partial(
+            speech_stream,
+            seconds,
             seed=seed * 1_000_003 + number,
             held_out=held_out,
             manner=manner,
@@ -431,9 +417,9 @@ def speech_bank(
     if processes > 1:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            made = list(pool.map(_Job.run, jobs))
+            made = list(pool.map(operator.call, jobs))
     else:
-        made = [job.run() for job in jobs]
+        made = [job() for job in jobs]
     return SpeechBank(
         samples=torch.from_numpy(np.stack([stream.samples for stream in made])),
         mouth=torch.from_numpy(np.stack([stream.mouth for stream in made])),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES
+from omniavatar.nano.architecture import TWO_CHUNKS
 from omniavatar.nano.behaviours import Judge, describe, save_judge
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.observer import MIRRORED, Observer, load_observer
@@ -19,9 +19,6 @@ from omniavatar.nano.prompts import BEHAVIOURS, WIDE_BEHAVIOURS
 from omniavatar.nano.speech import speech_bank
 
 logger = logging.getLogger(__name__)
-
-FRAMES = 2 * CHUNK_FRAMES - OVERLAP_FRAMES
-"""Of a clip, the portrait's own frame included: as evaluation makes them."""
 
 _DRAWN = 192
 """Side of the pictures, in pixels: that of the videos."""
@@ -37,7 +34,7 @@ def train_judge(
     folder: Path,
     *,
     clips: int = 900,
-    frames: int = FRAMES,
+    frames: int = TWO_CHUNKS,
     seed: int = 71,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:

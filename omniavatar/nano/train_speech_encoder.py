@@ -113,7 +113,7 @@ def fit_heads(
         chosen = torch.randint(len(features), (4096,), generator=generator).to(device)
         tracks, scores = reader.read(features[chosen])
         classes = windows.classes.flatten()[chosen]
-        loss = F.mse_loss(tracks, wanted[chosen]) + 0.3 * F.cross_entropy(scores, classes)
+        loss = _reading_loss(tracks, scores, wanted[chosen], classes)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -228,7 +228,7 @@ def speech_loss(
     rough: bool = False,
     before: Before | None = None,
 ) -> Tensor:
-    """Squares of the tracks in standard units + 0.3 x cross entropy of the classes.
+    """How wrongly speech is read, see `_reading_loss`.
 
     With an encoder from before there are squares of what its features change in, too: it hears the
     speech as it was said, the one in training with all that was laid over it.
@@ -244,14 +244,19 @@ def speech_loss(
     features = encode_batch(reader.encoder, waveform, frames=mouth.shape[1])
     tracks, scores = reader.read(features)
     wanted = (mouth - reader.mouth_mean) / reader.mouth_std
-    loss = F.mse_loss(tracks.float(), wanted) + 0.3 * F.cross_entropy(
-        scores.float().flatten(0, 1), classes.flatten()
-    )
+    loss = _reading_loss(tracks.float(), scores.float(), wanted, classes)
     if before is None:
         return loss
     earlier, was_right = before.hear(end_in_silence(windows.waveform, silent), wanted)
     change = ((features.float() - earlier.float()) / before.std).square().mean(-1)
     return loss + KEEP_WEIGHT * (change * was_right).sum() / was_right.sum().clamp_min(1)
+
+
+def _reading_loss(tracks: Tensor, scores: Tensor, wanted: Tensor, classes: Tensor) -> Tensor:
+    """Squares of the tracks in standard units + 0.3 x cross entropy of the classes."""
+    return F.mse_loss(tracks, wanted) + 0.3 * F.cross_entropy(
+        scores.flatten(0, -2), classes.flatten()
+    )
 
 
 def draw_silence(waveform: Tensor, share: float = 0.3) -> Tensor:

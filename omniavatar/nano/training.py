@@ -181,12 +181,6 @@ class Trainer(Generic[Network]):
         self._started += spent
         self._told = self._read_clock()
 
-    def go_on(self, record: dict[str, Any]) -> None:
-        """Continue the record, and so the learning rate, of a run whose checkpoint is gone."""
-        for name, value in record.items():
-            setattr(self.record, name, value)
-        self._started = time.monotonic() - self.record.seconds
-
     def step(self, loss: Tensor, *, log_every: int = 100, save_every_seconds: float = 120) -> None:
         """Take one step down the loss."""
         loss.backward()
@@ -232,19 +226,16 @@ class Trainer(Generic[Network]):
         }
         torch.save(state, partial)
         partial.replace(self._checkpoint)
-        self.write_record()
-        self._saved = time.monotonic()
-
-    def write_record(self) -> None:
-        """Write the record alone: for measurements made after the training."""
         self.record.write(self._folder / f"{self.record.part}.json")
+        self._saved = time.monotonic()
 
     def _load(self) -> None:
         state = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
-        self.go_on(json.loads(state["record"]))
+        for name, value in json.loads(state["record"]).items():
+            setattr(self.record, name, value)
         logger.info("%s goes on at %.0f s", self.record.part, self.record.seconds)
 
     def _average_gradients(self) -> None:
