@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+import wave
 from dataclasses import dataclass
 from pathlib import Path
 
-from omniavatar.media.speech import load_speech
+import numpy as np
+
 from omniavatar.nano.debian import PROGRAMS
 from omniavatar.nano.espeak import SAMPLE_RATE, Phoneme, Utterance
 
@@ -74,8 +76,15 @@ class Flite:
                     f"{self.program} can not speak: {run.stderr.strip()[-200:]}. Install Debian's "
                     "flite again."
                 )
-            samples = load_speech(sound, sample_rate=SAMPLE_RATE).samples
+            samples = _read(sound)
         return Utterance(samples, _phonemes(run.stdout))
+
+
+def _read(sound: Path) -> np.ndarray:
+    """Samples [n] in -1..1. All four voices speak 16-bit numbers at `SAMPLE_RATE`."""
+    with wave.open(str(sound)) as file:
+        assert (file.getframerate(), file.getnchannels()) == (SAMPLE_RATE, 1), sound
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
 
 
 def _phonemes(told: str) -> tuple[Phoneme, ...]:
