@@ -16,6 +16,7 @@ from omniavatar import (
     transformer_flops,
     write_tables,
 )
+from omniavatar.bench import tiers as tiers_module
 from omniavatar.bench.random_networks import random_transformer
 from omniavatar.serving.cli import main
 
@@ -88,3 +89,23 @@ def test_the_command_measures_the_tiers_that_are_named(tmp_path):
     assert tier["memory"] == "8GB"
     assert tier["step_seconds"] > 0
     assert tier["problem"] is None
+
+
+def test_tiers_that_a_card_held_to_the_smallest_has_no_memory_for_are_measured_alone(monkeypatch):
+    measured = tiers_module._measure
+
+    def run_out_below_12_gb(spec, shape, placement, tier, **how):
+        if tier.limit_bytes < 10e9 and not placement.offloaded:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has")
+        return measured(spec, shape, placement, tier, **how)
+
+    monkeypatch.setattr(tiers_module, "_measure", run_out_below_12_gb)
+    names = ("8GB", "12GB", "16GB")
+    found = measure_tiers(CATALOG["nano"], device=CPU, tiers=names, tokens=64, steps=1).tiers
+    assert [tier.memory for tier in found] == ["8GB", "8GB", "12GB, 16GB"]
+    assert found[0].problem == "CUDA out of memory. Tried to allocate 1 GiB."
+    assert "streamed" in found[1].placement
+    assert found[2].limit_bytes > found[1].limit_bytes
+    assert found[2].placement == found[0].placement
+    assert found[1].step_seconds > 0
+    assert found[2].step_seconds > 0

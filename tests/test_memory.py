@@ -117,7 +117,7 @@ def test_a10g_takes_14b_in_8_bits_and_1_3b_in_bfloat16():
         (24, ONLY_TEXT, ONLY_TRANSFORMER),
         (16, PARTS, frozenset()),
         (12, PARTS, frozenset()),
-        (8, PARTS, frozenset()),
+        (8, PARTS, ONLY_TRANSFORMER),
     ],
 )
 def test_14b_on_smaller_cards(gigabytes, offloaded, fp8):
@@ -134,8 +134,8 @@ def test_1_3b_stays_whole_on_small_cards(gigabytes):
 
 def test_host_memory_decides_as_well():
     assert choose("14B", card(16, host=48)).pinned
-    assert not choose("14B", card(8, host=44)).pinned
-    assert choose("14B", card(8, host=32)).fp8 == ONLY_TRANSFORMER
+    assert not choose("14B", card(16, host=44)).pinned
+    assert choose("14B", card(16, host=32)).fp8 == ONLY_TRANSFORMER
     assert choose("14B", card(8, host=26)).fp8 == PARTS
     assert choose("1.3B", card(16, host=11)).fp8 == ONLY_TEXT
 

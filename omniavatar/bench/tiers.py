@@ -90,7 +90,8 @@ def measure_tiers(
     """Measure each tier with random weights; those that get the same placement at once.
 
     The host's memory is taken to be enough. What runs out of the device's all the same is told as
-    a problem, and followed by the next arrangement that takes less.
+    a problem, and followed by the next arrangement that takes less; the larger tiers of that
+    placement are measured by themselves then.
 
     Args:
         device, dtype: None chooses by what the machine has.
@@ -111,25 +112,26 @@ def measure_tiers(
             results.append(Tier(memory=memory, limit_bytes=_limit(memory), problem=str(error)))
         else:
             found.setdefault(placement, []).append(memory)
-    for placement, names in found.items():
-        tried: Placement | None = placement
-        while tried is not None:
-            tier = Tier(
-                memory=", ".join(names), limit_bytes=_limit(names[0]), placement=describe(tried)
+    left = list(found.items())
+    while left:
+        placement, names = left.pop(0)
+        tier = Tier(
+            memory=", ".join(names), limit_bytes=_limit(names[0]), placement=describe(placement)
+        )
+        try:
+            tier = _measure(
+                spec, shape, placement, tier, steps=steps, compile_blocks=compile_blocks
             )
-            below = None
-            try:
-                tier = _measure(
-                    spec, shape, tried, tier, steps=steps, compile_blocks=compile_blocks
-                )
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                tier = replace(tier, problem=str(error).splitlines()[0].split(" GPU ")[0])
-                below = step_down(tried, footprint_of_spec(spec), work, host=None)
-            tried = below
-            results.append(tier)
-            release(chosen.device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = str(error).splitlines()[0].split(" GPU ")[0]
+            tier = replace(tier, memory=names[0], problem=problem)
+            larger = [(placement, names[1:])] if names[1:] else []
+            below = step_down(placement, footprint_of_spec(spec), work, host=None)
+            left[:0] = [(below, names[:1]), *larger] if below is not None else larger
+        results.append(tier)
+        release(chosen.device)
     machine = Machine.of(chosen.device)
     return TierReport(model=spec.name, machine=machine, tokens=shape.tokens, tiers=tuple(results))
 
