@@ -71,6 +71,9 @@ SILENCE_FRAMES = 36
 VAE_CLIPS = 64
 LONG_SECONDS = 30
 GUIDANCE = (1.0, 3.0)
+SLIGHT_GUIDANCE = 1.5
+"""By the prompt, while that by the speech is varied: without any, the speech has none either."""
+
 MOMENTS = 8
 """Frames of each clip that a page shows."""
 
@@ -242,10 +245,10 @@ def _speech(subject: Subject) -> list[Figure]:
 
 def _flite(subject: Subject) -> list[Figure]:
     flite = find_flite(DEBIAN)
-    count = subject.share(0.25, least=2)
+    count = subject.share(0.4, least=2)
     bank = speech_bank(
         count,
-        8.0,
+        24.0,  # so that clips begin at other places of what is said
         seed=subject.seed + 1,
         held_out=True,
         manner=Manner(flite_share=1.0),
@@ -478,7 +481,7 @@ def _guidance(subject: Subject) -> list[Figure]:
     for strength in GUIDANCE:
         for by_speech in (True, False):
             settings: dict[str, Any] = {
-                "guidance": subject.pipeline.spec.guidance if by_speech else strength,
+                "guidance": SLIGHT_GUIDANCE if by_speech else strength,
                 "audio_guidance": strength if by_speech else subject.pipeline.spec.guidance,
             }
             made = torch.stack(

@@ -50,6 +50,12 @@ def best_lag(read: Tensor, wanted: Tensor) -> int:
     return max(range(-MOST_LAG, MOST_LAG + 1), key=agreement)
 
 
+def _agreement_of_others(read: Tensor, wanted: Tensor) -> float:
+    """Mean correlation of each clip's opening [n, t] with that wanted of every other clip."""
+    turned = [correlation(read, wanted.roll(by, 0)) for by in range(1, len(wanted))]
+    return torch.stack(turned).mean().item()
+
+
 def mouth_figures(
     wanted: Tensor, *, made: Tensor, true: Tensor | None, decoded: Tensor | None, speech: str
 ) -> list[Figure]:
@@ -87,7 +93,7 @@ def mouth_figures(
         figures.append(
             figure(
                 "other clip's speech",
-                lambda read: correlation(read[..., 0], opening.roll(1, 0)).mean().item(),
+                lambda read: _agreement_of_others(read[..., 0], opening),
                 0.1,
                 at_least=False,
             )
