@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from omniavatar.nano.speech import SpeechBank
 
-TRAINING_PARTS = {"speech-encoder": 125, "vae": 310, "reader": 45, "transformer": 730, "fold": 150}
+TRAINING_PARTS = {"speech-encoder": 170, "vae": 417, "reader": 90, "transformer": 900, "fold": 312}
 """Parts, and the seconds that each had on the card that the bundled weights were trained on."""
 
 FULL_PARTS = (
