@@ -75,7 +75,9 @@ def test_a_machine_without_a_card_is_told_what_one_would_do(gpu, capsys):
     gpu(8, 64)
     found = prospects(device="cpu", memory="8GB")
     assert found["1.3B"].on_card.startswith("transformer in bfloat16 on the GPU, text encoder in")
-    assert "transformer in bfloat16 streamed from host memory" in found["14B"].on_card
+    assert "transformer in fp8 streamed from host memory" in found["14B"].on_card
+    larger = prospects(device="cpu", memory="12GB")["14B"]
+    assert "transformer in bfloat16 streamed from host memory" in larger.on_card
     assert prospects(device="cpu")["14B"].on_card is None
     cli.main(["doctor", "--device", "cpu", "--memory", "24GB"])
     assert "on a card of 24GB: transformer in fp8 on the GPU" in capsys.readouterr().out
