@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from omniavatar.nano.debian import PROGRAMS
 from omniavatar.nano.espeak import SAMPLE_RATE, Phoneme, Utterance
@@ -80,7 +81,7 @@ class Flite:
         return Utterance(samples, _phonemes(run.stdout))
 
 
-def _read(sound: Path) -> np.ndarray:
+def _read(sound: Path) -> NDArray[np.float32]:
     """Samples [n] in -1..1. All four voices speak 16-bit numbers at `SAMPLE_RATE`."""
     with wave.open(str(sound)) as file:
         assert (file.getframerate(), file.getnchannels()) == (SAMPLE_RATE, 1), sound

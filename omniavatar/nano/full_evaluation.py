@@ -510,7 +510,7 @@ def _guidance(subject: Subject) -> list[Figure]:
             name="audio guidance: spread of opening",
             value=spread[1] / spread[0],
             bar=1,
-            note=note,
+            note=f"{note}, at a guidance of {SLIGHT_GUIDANCE:g}",
         ),
         Figure(name="prompt guidance: size of nods", value=nods[1] / nods[0], bar=1, note=note),
     ]
