@@ -85,7 +85,8 @@ def _read(sound: Path) -> NDArray[np.float32]:
     """Samples [n] in -1..1. All four voices speak 16-bit numbers at `SAMPLE_RATE`."""
     with wave.open(str(sound)) as file:
         assert (file.getframerate(), file.getnchannels()) == (SAMPLE_RATE, 1), sound
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    return samples.astype(np.float32) / np.float32(2**15)
 
 
 def _phonemes(told: str) -> tuple[Phoneme, ...]:
