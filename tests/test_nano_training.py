@@ -1,32 +1,39 @@
 """Training of the bundled model: shortcuts equal the plain way, and it goes on where it left."""
 
 import itertools
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omniavatar.models.audio_encoder import encode_batch, encode_speech
 from omniavatar.nano import training
 from omniavatar.nano.architecture import (
+    AUDIO_HIDDEN,
     CHUNK_FRAMES,
     SIZE,
     build_speech_encoder,
     build_tokenizer,
+    build_transformer,
     build_vae,
 )
+from omniavatar.nano.audio_code import IdealCode, code_of, mouths_around
 from omniavatar.nano.banks import read_speech, write_speech
 from omniavatar.nano.clips import SpeechWindows, sample_clips, sample_speech
+from omniavatar.nano.course import FIRST
+from omniavatar.nano.export import export
 from omniavatar.nano.generator import Generator, given_latents
 from omniavatar.nano.linear_code import LinearCode, to_blocks
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.regions import inside, to_latent_cells
 from omniavatar.nano.speech import SpeechBank, speech_bank
 from omniavatar.nano.train_speech_encoder import (
-    Before,
     SpeechReader,
     correlation,
     draw_silence,
@@ -34,7 +41,7 @@ from omniavatar.nano.train_speech_encoder import (
     fit_heads,
     normalise,
     play_in,
-    speech_loss,
+    train_speech_encoder,
 )
 from omniavatar.nano.train_transformer import velocity_loss
 from omniavatar.nano.train_vae import pixel_weights, prepare_weights
@@ -255,30 +262,63 @@ def test_speech_that_is_played_faster_keeps_its_mouth(bank: SpeechBank) -> None:
     assert play_in(windows, 100) is windows
 
 
-def test_an_encoder_from_before_is_followed_only_where_it_was_right(bank: SpeechBank) -> None:
+def test_a_mouth_has_the_code_that_came_with_it(bank: SpeechBank) -> None:
     torch.manual_seed(3)
     generator = torch.Generator().manual_seed(4)
-    reader = SpeechReader(build_speech_encoder())
-    before = fit_heads(reader, bank, generator=generator, clips=4)
-    windows = sample_speech(bank, count=2, rows=65, generator=generator, device="cpu")
-    waveform = normalise(windows.waveform)
+    transformer, encoder = build_transformer().eval(), build_speech_encoder().eval()
+    windows = sample_speech(bank, count=8, rows=65, generator=generator, device="cpu")
+    windows = replace(windows, waveform=normalise(windows.waveform))
+    ideal = IdealCode.fit(transformer, encoder, windows, generator=generator, steps=200)
     with torch.no_grad():
-        read, _ = reader(waveform, 65)
-    features, was_right = before.hear(waveform, read)
-    assert features.shape == (2, 65, 6 * 128)
-    assert was_right.all()
-    assert not before.hear(waveform, read + 1)[1].any()
+        features = encode_batch(encoder, windows.waveform, frames=65)
+        code = code_of(transformer.audio_proj, features)
+    assert code.shape == (8, 14, AUDIO_HIDDEN)  # 17 latent frames, without the first two and last
+    own = ideal.loss(code, windows.mouth).item()
+    assert own < 0.7 * ideal.loss(code, windows.mouth.roll(1, dims=0)).item()
+    exact = ideal.network(mouths_around(windows.mouth))
+    assert ideal.loss(exact, windows.mouth) == 0
+    # What blocks do not take does not count.
+    ideal.taken.zero_()
+    assert ideal.loss(code, windows.mouth) == 0
 
-    def loss(held_to: Before | None) -> float:
-        torch.manual_seed(5)
-        return speech_loss(reader, replace(windows, mouth=read), before=held_to).item()
 
-    alone = loss(None)
-    assert loss(before) > alone  # noise lies over what the new one hears
-    with torch.no_grad():
-        for parameter in before.reader.mouth_head.parameters():
-            parameter.add_(100)
-    assert loss(before) == pytest.approx(alone)
+def test_rows_of_the_mouth_stand_where_the_code_hears_them() -> None:
+    mouth = torch.arange(18.0)[None, :, None].expand(1, 18, 3)
+    heard = IdealCode.mouth_of(mouth)[0, :, 0]
+    # 17 rows are five latent frames: row 0, rows 1 to 4, and so on; the third and fourth have
+    # neighbours that stand for four rows.
+    assert heard.tolist() == [5, 6, 7, 8, 9, 10, 11, 12]
+    around = mouths_around(mouth)[0, 0].unflatten(0, (12, 3))[:, 0]
+    assert around.tolist() == list(range(1, 13))
+
+
+def test_an_encoder_and_its_pack_are_exported_into_the_transformer(
+    bank: SpeechBank, tmp_path: Path
+) -> None:
+    weights, runs = tmp_path / "weights", tmp_path / "runs"
+    torch.manual_seed(9)
+    build_transformer().half().save_pretrained(weights / "transformer")
+    build_speech_encoder().half().save_pretrained(weights / "speech_encoder")
+    before = load_file(weights / "transformer" / "diffusion_pytorch_model.safetensors")
+    train_speech_encoder(
+        bank,
+        bank,
+        folder=runs,
+        seconds=3,
+        deadline=math.inf,
+        batch=2,
+        course=FIRST,
+        from_weights=weights,
+        device=torch.device("cpu"),
+    )
+    export(runs, weights, speech=bank, only=("speech-encoder",))
+    after = load_file(weights / "transformer" / "diffusion_pytorch_model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys()
+    assert "audio_proj.proj.weight" in changed
+    assert all(name.startswith("audio_proj.") for name in changed)
+    probe = json.loads((weights / "training.json").read_text())["speech-encoder"]["probes"][-1]
+    assert {"opening", "code opening"} <= probe.keys()
 
 
 def test_heads_are_fitted_to_an_exported_encoder(bank: SpeechBank) -> None:

@@ -31,6 +31,9 @@ OVERLAP_FRAMES = 13
 TWO_CHUNKS = 2 * CHUNK_FRAMES - OVERLAP_FRAMES
 """Frames of a video of two chunks, the portrait's own included: what evaluation makes."""
 
+AUDIO_HIDDEN = 32
+"""Numbers to which the audio pack folds the speech under a latent frame."""
+
 TEXT_ROWS = 512
 """Rows of the text context; those past the prompt are zero, and take part in attention."""
 
@@ -113,7 +116,7 @@ def build_transformer() -> OmniAvatarTransformer3DModel:
         ffn_dim=1024,
         num_layers=8,
         audio_features=6 * 128,
-        audio_hidden=32,
+        audio_hidden=AUDIO_HIDDEN,
     )
 
 

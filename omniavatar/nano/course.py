@@ -81,7 +81,7 @@ WIDE = Course(
         pause_power=4,
         loudness=(0.2, 1.0),
         level=(0.03, 0.95),
-        flite_share=0.25,
+        flite_share=0.4,
     ),
     rough=True,
     decoder_width=24,

@@ -8,9 +8,9 @@ import torch
 from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import Wav2Vec2Model
 
 from omniavatar.nano.architecture import SIZE, build_speech_encoder, build_tokenizer
+from omniavatar.nano.audio_code import write_pack
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.prompts import VOCABULARY
@@ -40,7 +40,10 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         read_vae(runs).half().save_pretrained(weights / "vae")
         write_preview(weights, speech)
     if "speech-encoder" in only:
-        read_speech_encoder(runs).half().save_pretrained(weights / "speech_encoder")
+        hearing = read_average(runs / "speech-encoder.pt", SpeechReader(build_speech_encoder()))
+        hearing.encoder.half().save_pretrained(weights / "speech_encoder")
+        if _record(runs, "speech-encoder")["settings"]["audio_pack"]:
+            write_pack(hearing.pack, weights)
     if "reader" in only:
         reader = read_average(runs / "reader.pt", Reader())
         (weights / "reader").mkdir(exist_ok=True)
@@ -53,19 +56,14 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         generator.text_encoder.half().save_pretrained(weights / "text_encoder")
         build_tokenizer(VOCABULARY).save_pretrained(weights / "tokenizer")
     for part in only:
-        record = json.loads((runs / f"{part}.json").read_text())
         target = weights / "training.json"
         records = json.loads(target.read_text()) if target.exists() else {}
-        target.write_text(json.dumps({**records, part: record}, indent=1) + "\n")
+        target.write_text(json.dumps({**records, part: _record(runs, part)}, indent=1) + "\n")
 
 
-def read_speech_encoder(runs: Path) -> Wav2Vec2Model:
-    """The trained speech encoder, without the heads that it was trained with.
-
-    Raises:
-        FileNotFoundError: the part has not run.
-    """
-    return read_average(runs / "speech-encoder.pt", SpeechReader(build_speech_encoder())).encoder
+def _record(runs: Path, part: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((runs / f"{part}.json").read_text())
+    return record
 
 
 def write_preview(weights: Path, speech: SpeechBank) -> None:

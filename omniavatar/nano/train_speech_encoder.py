@@ -1,14 +1,14 @@
 """Train nano's wav2vec2 to tell from speech what the mouth does.
 
 Two heads read the last hidden state, the mouth's shape and the class of the sound; they are thrown
-away afterwards, and the transformer reads all hidden states.
+away afterwards, and the transformer reads all hidden states. Where there is a transformer already,
+its audio pack is trained with the encoder, see `audio_code`.
 """
 
 # b batch, n samples, t video frames (rows), k encoder width, x features of all layers
 
-import copy
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from transformers import Wav2Vec2Model
 
 from omniavatar.models.audio_encoder import encode_batch
-from omniavatar.nano.architecture import build_speech_encoder
+from omniavatar.models.transformer import AudioPack
+from omniavatar.nano.architecture import AUDIO_HIDDEN, build_speech_encoder
+from omniavatar.nano.audio_code import IdealCode, code_of, load_transformer
 from omniavatar.nano.clips import SAMPLES_PER_ROW, SpeechWindows, sample_speech
 from omniavatar.nano.course import Course
 from omniavatar.nano.rough_speech import roughen
 from omniavatar.nano.speech import VISEMES, SpeechBank
-from omniavatar.nano.training import Recipe, Trainer, train
+from omniavatar.nano.training import Recipe, Trainer, rank, train
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +38,15 @@ SHORTEST_ROWS, LONGEST_ROWS, ROW_STEP = 65, 150, 17
 SLOWEST, FASTEST = 0.82, 1.22
 """At which speech is played in training: with its pitch, so each voice stands for many."""
 
-KEEP_WEIGHT = 0.3
-"""On features that leave those of the encoder before, which a transformer has learned to read."""
-
-_WAS_RIGHT = 0.5
-"""Standard deviations by which the encoder before may miss the mouth to be followed there."""
+CODE_WEIGHT = 1.0
+"""On what a transformer hears, beside what the heads read."""
 
 
 class SpeechReader(nn.Module):
-    """The encoder and its two heads."""
+    """The encoder, its two heads, and the pack through which a transformer hears it.
+
+    Without a transformer the pack is as it was made, and nothing trains it.
+    """
 
     mouth_mean: Tensor
     mouth_std: Tensor
@@ -55,6 +57,7 @@ class SpeechReader(nn.Module):
         width = self.encoder.config.hidden_size
         self.mouth_head = nn.Linear(width, 3)
         self.class_head = nn.Linear(width, len(VISEMES))
+        self.pack = AudioPack((self.encoder.config.num_hidden_layers + 2) * width, AUDIO_HIDDEN)
         # Of the tracks drawn in training; set before the first step.
         self.register_buffer("mouth_mean", torch.zeros(3))
         self.register_buffer("mouth_std", torch.ones(3))
@@ -69,34 +72,10 @@ class SpeechReader(nn.Module):
         return self.mouth_head(last), self.class_head(last)
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
-    """An encoder that a transformer has learned to read, to be followed where it was right.
-
-    Attributes:
-        reader: with heads that were fitted to it.
-        std: of its features, [x].
-    """
-
-    reader: SpeechReader
-    std: Tensor
-
-    @torch.no_grad()
-    def hear(self, waveform: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Its features [b, t, x], and where it reads the wanted mouth [b, t, 3] off them [b, t]."""
-        features = encode_batch(self.reader.encoder, waveform, frames=wanted.shape[1])
-        tracks, _ = self.reader.read(features)
-        return features, ((tracks - wanted).abs() < _WAS_RIGHT).all(-1)
-
-
 def fit_heads(
     reader: SpeechReader, speech: SpeechBank, *, generator: torch.Generator, clips: int = 256
-) -> Before:
-    """Give an exported encoder, whose heads were thrown away, heads that read it.
-
-    Returns:
-        A copy as it is then.
-    """
+) -> None:
+    """Give an exported encoder, whose heads were thrown away, heads that read it."""
     device = speech.samples.device
     windows = sample_speech(speech, count=clips, rows=125, generator=generator, device=device)
     with torch.no_grad():
@@ -118,7 +97,6 @@ def fit_heads(
         loss.backward()
         optimiser.step()
     reader.zero_grad()
-    return Before(copy.deepcopy(reader).eval().requires_grad_(False), features.std(0) + 1e-4)
 
 
 def normalise(waveform: Tensor) -> Tensor:
@@ -143,27 +121,31 @@ def train_speech_encoder(
     """Train until the time is over; the probe reads voices and words never trained on.
 
     Args:
-        from_weights: where an encoder is exported to go on from, at a lower rate, or to begin anew
-            beside if it has other widths. What it says is kept where it was right, so a
-            transformer that reads it can read what comes of it.
+        from_weights: where an encoder is exported, and a transformer that learned to read it. The
+            encoder goes on at a lower rate, or begins anew beside if it has other widths; the
+            transformer's audio pack is trained with it, and all else of the transformer stays.
     """
     torch.manual_seed(21)
     generator = torch.Generator().manual_seed(22)
-    reader, before = SpeechReader(build_speech_encoder()), None
+    reader, ideal = SpeechReader(build_speech_encoder()), None
     goes_on = False
     if from_weights is not None:
         exported = SpeechReader(
             Wav2Vec2Model.from_pretrained(from_weights / "speech_encoder", dtype=torch.float32)
-        )
-        _know_mouths(exported.to(device), speech)
-        before = fit_heads(exported, speech, generator=generator)
+        ).to(device)
+        ideal, pack = _hear(exported.encoder, speech, from_weights, generator=generator)
         goes_on = _shapes(exported) == _shapes(reader)
-        reader = exported if goes_on else reader
+        if goes_on:
+            reader = exported
+            _know_mouths(reader, speech)
+            fit_heads(reader, speech, generator=generator)
+        reader.pack = pack
     _know_mouths(reader.to(device), speech)
     settings = {
         "batch": f"{batch} x {SHORTEST_ROWS}-{LONGEST_ROWS} rows",
         "hours": round(speech.samples.numel() / 16000 / 3600, 2),
         "parameters": sum(p.numel() for p in reader.encoder.parameters()),
+        "audio_pack": ideal is not None,
     }
     trainer = Trainer(
         "speech-encoder",
@@ -174,7 +156,9 @@ def train_speech_encoder(
         deadline=deadline,
         settings=settings,
     )
-    generator.manual_seed(22 + trainer.record.steps)
+    seed = trainer.record.steps + 100_000 * rank()
+    torch.manual_seed(21 + seed)
+    generator.manual_seed(22 + seed)
     test = sample_speech(
         held_out,
         count=64,
@@ -194,10 +178,23 @@ def train_speech_encoder(
             speech, count=batch, rows=round(rows * pace), generator=generator, device=device
         )
         with torch.autocast(device.type, torch.bfloat16):
-            return speech_loss(reader, play_in(windows, rows), rough=course.rough, before=before)
+            return speech_loss(reader, play_in(windows, rows), rough=course.rough, ideal=ideal)
 
     marks = [seconds * share for share in (0.15, 0.3, 0.5, 0.75)]
-    train(trainer, loss, probe=lambda: score(trainer.average, test), probe_seconds=marks)
+    train(trainer, loss, probe=lambda: score(trainer.average, test, ideal), probe_seconds=marks)
+
+
+def _hear(
+    encoder: Wav2Vec2Model, speech: SpeechBank, weights: Path, *, generator: torch.Generator
+) -> tuple[IdealCode, AudioPack]:
+    """What the exported transformer's code should be, and its audio pack."""
+    device = speech.samples.device
+    count = min(4096, 16 * len(speech.samples))
+    windows = sample_speech(speech, count=count, rows=125, generator=generator, device=device)
+    windows = replace(windows, waveform=normalise(windows.waveform))
+    transformer = load_transformer(weights, device)
+    ideal = IdealCode.fit(transformer, encoder, windows, generator=generator)
+    return ideal, transformer.audio_proj.requires_grad_(True)
 
 
 def _know_mouths(reader: SpeechReader, speech: SpeechBank) -> None:
@@ -226,12 +223,13 @@ def speech_loss(
     windows: SpeechWindows,
     *,
     rough: bool = False,
-    before: Before | None = None,
+    ideal: IdealCode | None = None,
 ) -> Tensor:
-    """How wrongly speech is read, see `_reading_loss`.
+    """How wrongly speech is read, see `_reading_loss`, and heard by a transformer if there is one.
 
-    With an encoder from before there are squares of what its features change in, too: it hears the
-    speech as it was said, the one in training with all that was laid over it.
+    Args:
+        rough: whether half of the speech comes with noise, music and rooms.
+        ideal: what the transformer should hear.
     """
     mouth, classes = windows.mouth, windows.classes
     with torch.autocast(mouth.device.type, enabled=False):
@@ -245,11 +243,11 @@ def speech_loss(
     tracks, scores = reader.read(features)
     wanted = (mouth - reader.mouth_mean) / reader.mouth_std
     loss = _reading_loss(tracks.float(), scores.float(), wanted, classes)
-    if before is None:
+    if ideal is None:
         return loss
-    earlier, was_right = before.hear(end_in_silence(windows.waveform, silent), wanted)
-    change = ((features.float() - earlier.float()) / before.std).square().mean(-1)
-    return loss + KEEP_WEIGHT * (change * was_right).sum() / was_right.sum().clamp_min(1)
+    code = code_of(reader.pack, features).float()
+    with torch.autocast(mouth.device.type, enabled=False):
+        return loss + CODE_WEIGHT * ideal.loss(code, mouth)
 
 
 def _reading_loss(tracks: Tensor, scores: Tensor, wanted: Tensor, classes: Tensor) -> Tensor:
@@ -284,15 +282,30 @@ def end_in_silence(waveform: Tensor, silent: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def score(reader: SpeechReader, test: SpeechWindows) -> dict[str, float]:
-    """Mean correlation per clip of the three tracks, and the share of right classes."""
-    tracks, scores = reader(normalise(test.waveform), test.mouth.shape[1])
+def score(
+    reader: SpeechReader, test: SpeechWindows, ideal: IdealCode | None = None
+) -> dict[str, float]:
+    """Mean correlation per clip of the three tracks, and the share of right classes.
+
+    With an ideal also those of what a transformer hears, named "code ...".
+    """
+    features = encode_batch(reader.encoder, normalise(test.waveform), frames=test.mouth.shape[1])
+    tracks, scores = reader.read(features)
+    found = _agreement(tracks, test.mouth)
+    found["classes"] = (scores.argmax(-1) == test.classes).float().mean().item()
+    if ideal is not None:
+        heard = ideal.read(code_of(reader.pack, features))
+        agreement = _agreement(heard, ideal.mouth_of(test.mouth))
+        found |= {f"code {name}": value for name, value in agreement.items()}
+    return found
+
+
+def _agreement(tracks: Tensor, mouth: Tensor) -> dict[str, float]:
     names = ("opening", "width", "rounding")
-    found = {
-        name: correlation(tracks[..., i], test.mouth[..., i]).mean().item()
+    return {
+        name: correlation(tracks[..., i], mouth[..., i]).mean().item()
         for i, name in enumerate(names)
     }
-    return {**found, "classes": (scores.argmax(-1) == test.classes).float().mean().item()}
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:

@@ -148,6 +148,7 @@ class Trainer(Generic[Network]):
         if self._checkpoint.exists():
             self._load()
         self.record.settings["processes"] = processes()
+        self._begin_alike()
         self._started = time.monotonic() - self.record.seconds
         self._saved = time.monotonic()
         # Values on the host need a way of their own, beside the gradients'.
@@ -237,6 +238,13 @@ class Trainer(Generic[Network]):
         for name, value in json.loads(state["record"]).items():
             setattr(self.record, name, value)
         logger.info("%s goes on at %.0f s", self.record.part, self.record.seconds)
+
+    def _begin_alike(self) -> None:
+        """Take the first process's weights: fitted ones differ a little on each card."""
+        if processes() > 1:
+            for network in (self.network, self.average):
+                for tensor in network.state_dict().values():
+                    dist.broadcast(tensor, 0)
 
     def _average_gradients(self) -> None:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
