@@ -27,6 +27,7 @@ from omniavatar.nano.audio_code import IdealCode, code_of, mouths_around
 from omniavatar.nano.banks import read_speech, write_speech
 from omniavatar.nano.clips import SpeechWindows, sample_clips, sample_speech
 from omniavatar.nano.course import FIRST
+from omniavatar.nano.emphasis import Emphasis, emphasise, stronger
 from omniavatar.nano.export import export
 from omniavatar.nano.generator import Generator, given_latents
 from omniavatar.nano.linear_code import LinearCode, to_blocks
@@ -319,6 +320,42 @@ def test_an_encoder_and_its_pack_are_exported_into_the_transformer(
     assert all(name.startswith("audio_proj.") for name in changed)
     probe = json.loads((weights / "training.json").read_text())["speech-encoder"]["probes"][-1]
     assert {"opening", "code opening"} <= probe.keys()
+
+
+def test_what_the_code_says_of_the_mouth_is_emphasised() -> None:
+    generator = torch.Generator().manual_seed(10)
+    mouths = torch.rand(500, 12, generator=generator)
+    writing = torch.randn(12, AUDIO_HIDDEN, generator=generator)
+    centre = torch.randn(AUDIO_HIDDEN, generator=generator)
+    code = centre + (mouths - mouths.mean(0)) @ writing
+    projections = {
+        "0.weight": torch.randn(5, AUDIO_HIDDEN, generator=generator),
+        "0.bias": torch.randn(5, generator=generator),
+    }
+
+    def taken(said: Tensor, by: dict[str, Tensor]) -> Tensor:
+        return said @ by["0.weight"].T + by["0.bias"]
+
+    emphasis = Emphasis(mean=(1.2, 1.0, 1.5), change=(1.5, 2.0, 1.0))
+    found = taken(code, stronger(projections, code, mouths, emphasis))
+    each = (mouths - mouths.mean(0)).unflatten(1, (4, 3))
+    mean = each.mean(1, keepdim=True)
+    more = mean * torch.tensor(emphasis.mean) + (each - mean) * torch.tensor(emphasis.change)
+    wanted = taken(centre + more.flatten(1) @ writing, projections)
+    assert torch.allclose(found, wanted, atol=1e-3)
+
+
+def test_a_transformer_is_emphasised_once(bank: SpeechBank, tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    build_transformer().half().save_pretrained(tmp_path / "transformer")
+    build_speech_encoder().half().save_pretrained(tmp_path / "speech_encoder")
+    before = load_file(tmp_path / "transformer" / "diffusion_pytorch_model.safetensors")
+    emphasise(tmp_path, bank, windows=8)
+    after = load_file(tmp_path / "transformer" / "diffusion_pytorch_model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("audio_cond_projs.")}
+    with pytest.raises(ValueError, match="already"):
+        emphasise(tmp_path, bank, windows=8)
 
 
 def test_heads_are_fitted_to_an_exported_encoder(bank: SpeechBank) -> None:

@@ -11,6 +11,7 @@
     python -m omniavatar.nano transformer     train transformer and text encoder on what they give
     python -m omniavatar.nano fold            fold guidance into the transformer
     python -m omniavatar.nano export --only fold
+    python -m omniavatar.nano emphasise       let the transformer do all of what it hears
     python -m omniavatar.nano films FILE.json ...  a contact sheet of videos made from requests
     python -m omniavatar.nano show            README's sheet and loop, of presenters never seen
     python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
@@ -19,8 +20,8 @@
     python -m omniavatar.nano observer        train evaluation's observer of heads, eyes and smiles
     python -m omniavatar.nano judge           train its judge of behaviours, for that observer
 
-A part of training that was stopped goes on from its checkpoint when it is called again. The last
-two parts can be trained on several GPUs of one machine:
+A part of training that was stopped goes on from its checkpoint when it is called again. Speech
+encoder, transformer and fold can be trained on several GPUs of one machine:
 
     torchrun --nproc-per-node 2 -m omniavatar.nano transformer
 """
@@ -66,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         _show(options)
     elif options.part == "export":
         _export(options)
+    elif options.part == "emphasise":
+        _emphasise(options)
     elif options.part == "fetch":
         return _fetch(options)
     elif options.part == "observer":
@@ -146,6 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     films = parts.add_parser("films", help="draw a contact sheet of videos")
     films.add_argument("requests", nargs="+", type=Path, help="request files to make them from")
     films.add_argument("--sheet", type=Path, default=Path("build/nano/films.png"))
+
+    emphasise = parts.add_parser("emphasise", help="let the transformer do all of what it hears")
+    emphasise.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
 
     show = parts.add_parser("show", help="film six presenters for README")
     show.add_argument("--sheet", type=Path, default=Path("docs/presenters.png"))
@@ -413,6 +419,14 @@ def _export(options: argparse.Namespace) -> None:
         speech=_speech(options.runs, torch.device("cpu"), held_out=True),
         only=tuple(options.only or PARTS),
     )
+
+
+def _emphasise(options: argparse.Namespace) -> None:
+    import torch
+
+    from omniavatar.nano.emphasis import emphasise
+
+    emphasise(_weights(options), _speech(options.runs, torch.device("cpu")))
 
 
 def _weights(options: argparse.Namespace) -> Path:

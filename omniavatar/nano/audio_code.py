@@ -99,16 +99,9 @@ class IdealCode(nn.Module):
             windows: clear speech, normalised.
         """
         device = windows.waveform.device
-        rows = windows.mouth.shape[1]
         ideal = cls(transformer).to(device)
-        with torch.no_grad():
-            code = torch.cat(
-                [
-                    code_of(transformer.audio_proj, encode_batch(encoder, part, frames=rows))
-                    for part in windows.waveform.split(_BATCH)
-                ]
-            ).flatten(0, 1)
-        mouths = mouths_around(windows.mouth).flatten(0, 1)
+        pack = transformer.audio_proj
+        code, mouths = hear(pack, encoder, windows.waveform, windows.mouth)
         optimiser = torch.optim.AdamW(ideal.network.parameters(), lr=2e-3, weight_decay=0.0)
         rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for _ in range(steps):
@@ -120,9 +113,7 @@ class IdealCode(nn.Module):
             rate.step()
         ideal.eval().requires_grad_(False)
         ideal.scale.copy_((ideal.network(mouths) @ ideal.taken.T).var(0).sum())
-        # A normalised code is one number less than it has, and the card's solver wants all of them.
-        line = torch.linalg.lstsq(_with_one(code).cpu(), _middle(mouths).cpu()).solution
-        ideal.reading.copy_(line)
+        ideal.reading.copy_(line_through(code, middle_of(mouths)))
         return ideal
 
     def loss(self, code: Tensor, mouth: Tensor) -> Tensor:
@@ -143,8 +134,31 @@ class IdealCode(nn.Module):
     @staticmethod
     def mouth_of(mouth: Tensor) -> Tensor:
         """The rows of a mouth [b, t, 3] that `read` tells."""
-        middle = _middle(mouths_around(mouth))
+        middle = middle_of(mouths_around(mouth))
         return rearrange(middle, "b f (four n) -> b (f four) n", four=FRAMES_PER_LATENT)
+
+
+@torch.no_grad()
+def hear(
+    pack: AudioPack, encoder: Wav2Vec2Model, waveform: Tensor, mouth: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Codes [n, hidden] of normalised speech [b, s], and the mouths around each [n, m]."""
+    rows = mouth.shape[1]
+    code = torch.cat(
+        [code_of(pack, encode_batch(encoder, part, frames=rows)) for part in waveform.split(_BATCH)]
+    )
+    return code.flatten(0, 1), mouths_around(mouth).flatten(0, 1)
+
+
+def middle_of(mouths: Tensor) -> Tensor:
+    """Of `mouths_around`, those of the latent frame itself."""
+    return mouths.chunk(3, dim=-1)[1]
+
+
+def line_through(given: Tensor, wanted: Tensor) -> Tensor:
+    """Least squares, [n, x] and [n, y] -> [x + 1, y]; the last row is added."""
+    # A normalised code is one number less than it has, and a card's solver wants all of them.
+    return torch.linalg.lstsq(_with_one(given).cpu(), wanted.cpu()).solution
 
 
 def load_transformer(weights: Path, device: torch.device) -> OmniAvatarTransformer3DModel:
@@ -156,19 +170,20 @@ def load_transformer(weights: Path, device: torch.device) -> OmniAvatarTransform
 
 
 def write_pack(pack: AudioPack, weights: Path) -> None:
-    """Put an audio pack into the exported transformer; all else of it stays, bit by bit."""
+    """Put an audio pack into the exported transformer."""
+    change_transformer(weights, {f"audio_proj.{k}": v for k, v in pack.state_dict().items()})
+
+
+def change_transformer(weights: Path, changed: dict[str, Tensor]) -> None:
+    """Change tensors of the exported transformer; all else of it stays, bit by bit."""
     file = weights / "transformer" / SAFETENSORS_WEIGHTS_NAME
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     tensors = load_file(file)
-    for name, tensor in pack.state_dict().items():
-        tensors[f"audio_proj.{name}"] = tensor.half().contiguous()
+    for name, tensor in changed.items():
+        tensors[name] = tensor.to(tensors[name].dtype).contiguous()
     save_file(tensors, file, metadata)
 
 
 def _with_one(code: Tensor) -> Tensor:
     return F.pad(code, (0, 1), value=1.0)
-
-
-def _middle(mouths: Tensor) -> Tensor:
-    return mouths.chunk(3, dim=-1)[1]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from omniavatar.nano.architecture import SIZE, build_speech_encoder, build_tokenizer
 from omniavatar.nano.audio_code import write_pack
 from omniavatar.nano.clips import sample_clips
+from omniavatar.nano.emphasis import RECORD
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import Reader
@@ -55,10 +56,19 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         generator.transformer.half().save_pretrained(weights / "transformer")
         generator.text_encoder.half().save_pretrained(weights / "text_encoder")
         build_tokenizer(VOCABULARY).save_pretrained(weights / "tokenizer")
+        _forget(weights, RECORD)  # what had been done to the transformer before
     for part in only:
         target = weights / "training.json"
         records = json.loads(target.read_text()) if target.exists() else {}
         target.write_text(json.dumps({**records, part: _record(runs, part)}, indent=1) + "\n")
+
+
+def _forget(weights: Path, name: str) -> None:
+    file = weights / "training.json"
+    if file.exists():
+        records = json.loads(file.read_text())
+        records.pop(name, None)
+        file.write_text(json.dumps(records, indent=1) + "\n")
 
 
 def _record(runs: Path, part: str) -> dict[str, Any]:
