@@ -156,7 +156,8 @@ class AvatarPipeline:
             memory: "auto" arranges the networks by the memory that is free, one of `MEMORY_TIERS`
                 as for a card of that size.
             compile: "auto" compiles the transformer's blocks on CUDA once the work that was asked
-                for is worth it, "on" at once and on any device, "off" never; see `speed`.
+                for is worth it, "on" at once and on any device, and what can be of the VAE too,
+                "off" never; see `speed`.
             loras: further LoRAs over the transformer; the preset of one changes the pipeline's
                 `spec`.
             merge: merge these and the adapter into the weights. False keeps their low-rank changes
@@ -478,7 +479,7 @@ class AvatarPipeline:
         stages: dict[type, str] = {ChunkStep: "denoise", ChunkVideo: "decode"}
         flops = self._flops(job)
         while not rendering.finished:
-            self._compilation.prepare(self.models.transformer, flops=flops)
+            self._compilation.prepare(self.models.transformer, self.models.vae, flops=flops)
             flops = 0.0
             try:
                 yield from clock.timed(

@@ -1,14 +1,16 @@
-"""What makes the same arithmetic quicker: compiled blocks, and which attention kernel runs."""
+"""What makes the same arithmetic quicker: what is compiled, and which attention kernel runs."""
 
 import logging
 from typing import Literal, get_args
 
 import torch
+from diffusers import AutoencoderKLWan
 from torch import nn
 from torch.nn.attention import SDPBackend
 
 from omniavatar.errors import InputError
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
+from omniavatar.models.whole_sequence import norm_and_silu
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +33,16 @@ KERNELS = {
 
 
 class Compilation:
-    """Compiles a transformer's blocks once that pays, and never where it can not work.
+    """Compiles once that pays, and never where it can not work.
 
-    One block is compiled and serves all of them, since they differ in nothing but their weights.
+    One block of the transformer is compiled and serves all of them, since they differ in nothing
+    but their weights. Of the VAE it is the norms with their activations, whose convolutions are the
+    libraries' own in any case; only when told to, since eight sizes are compiled in ten seconds and
+    all of its work on a chunk is one second.
 
     Args:
-        mode: "auto" compiles on CUDA, as soon as all the work that was asked for is
-            `COMPILE_PAYS_FLOPS`; "on" at once and on any device; "off" never.
+        mode: "auto" compiles the blocks on CUDA, as soon as all the work that was asked for is
+            `COMPILE_PAYS_FLOPS`; "on" these and the VAE's, at once and on any device; "off" never.
 
     Raises:
         InputError: `mode` is none of these.
@@ -51,7 +56,9 @@ class Compilation:
         self._flops = 0.0
         self._problem: str | None = None
 
-    def prepare(self, transformer: OmniAvatarTransformer3DModel, *, flops: float) -> bool:
+    def prepare(
+        self, transformer: OmniAvatarTransformer3DModel, vae: AutoencoderKLWan, *, flops: float
+    ) -> bool:
         """Compile before a piece of work that is worth it; undo it where weights move since.
 
         Args:
@@ -69,6 +76,7 @@ class Compilation:
             self._problem = compiler_problem(device)
             if self._problem is not None:
                 logger.info("the transformer runs uncompiled: %s", self._problem)
+        set_vae_compiled(vae, self._mode == "on" and self._problem is None)
         compiled = wanted and self._problem is None and not has_hooks(transformer)
         set_compiled(transformer, compiled)
         return compiled
@@ -89,6 +97,17 @@ def set_compiled(transformer: OmniAvatarTransformer3DModel, compiled: bool) -> N
     else:
         for block in transformer.blocks:
             block._compiled_call_impl = None
+
+
+def set_vae_compiled(vae: AutoencoderKLWan, compiled: bool) -> None:
+    """Let the VAE's norms and activations run compiled from their next call on, or as they are."""
+    activate = norm_and_silu(vae)
+    if compiled == (activate._compiled_call_impl is not None):
+        return
+    if compiled:
+        activate.compile(dynamic=True)  # one kernel for all the sizes on the way
+    else:
+        activate._compiled_call_impl = None
 
 
 def has_hooks(network: nn.Module) -> bool:

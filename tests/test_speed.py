@@ -2,15 +2,18 @@
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 
 from omniavatar import InputError, attention_kernel
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
+from omniavatar.models.whole_sequence import decode_whole, norm_and_silu
 from omniavatar.speed import (
     COMPILE_PAYS_FLOPS,
     Compilation,
     arrange_for_convolution,
     has_hooks,
     set_compiled,
+    set_vae_compiled,
 )
 from omniavatar.weights.storage import store_as_fp8
 
@@ -27,6 +30,11 @@ def _transformer() -> OmniAvatarTransformer3DModel:
         audio_features=8,
         audio_hidden=4,
     ).eval()
+
+
+def _vae() -> AutoencoderKLWan:
+    torch.manual_seed(0)
+    return AutoencoderKLWan(base_dim=8, z_dim=4, dim_mult=[1, 2], temperal_downsample=[True]).eval()
 
 
 def _is_compiled(transformer: OmniAvatarTransformer3DModel) -> bool:
@@ -62,7 +70,7 @@ def test_a_block_is_one_graph_and_all_blocks_share_it():
 @pytest.mark.parametrize(("mode", "flops"), [("off", 1e30), ("auto", 1e30), ("auto", 0.0)])
 def test_a_processor_compiles_only_when_told_to(mode, flops):
     transformer = _transformer()
-    assert not Compilation(mode).prepare(transformer, flops=flops)
+    assert not Compilation(mode).prepare(transformer, _vae(), flops=flops)
     assert not _is_compiled(transformer)
 
 
@@ -72,8 +80,8 @@ def test_work_adds_up_until_compiling_pays(monkeypatch):
     monkeypatch.setattr("omniavatar.speed.device_of", lambda _: device)
     monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: None)
     compilation = Compilation()
-    assert not compilation.prepare(transformer, flops=0.6 * COMPILE_PAYS_FLOPS)
-    assert compilation.prepare(transformer, flops=0.6 * COMPILE_PAYS_FLOPS)
+    assert not compilation.prepare(transformer, _vae(), flops=0.6 * COMPILE_PAYS_FLOPS)
+    assert compilation.prepare(transformer, _vae(), flops=0.6 * COMPILE_PAYS_FLOPS)
     assert _is_compiled(transformer)
 
 
@@ -82,8 +90,8 @@ def test_no_compiler_is_one_line_in_the_log_and_no_error(monkeypatch, caplog):
     monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: "no compiler")
     compilation = Compilation("on")
     with caplog.at_level("INFO", logger="omniavatar.speed"):
-        assert not compilation.prepare(transformer, flops=1.0)
-        assert not compilation.prepare(transformer, flops=1.0)
+        assert not compilation.prepare(transformer, _vae(), flops=1.0)
+        assert not compilation.prepare(transformer, _vae(), flops=1.0)
     assert [record.message for record in caplog.records] == [
         "the transformer runs uncompiled: no compiler"
     ]
@@ -93,10 +101,10 @@ def test_weights_that_change_while_it_works_undo_it(monkeypatch):
     transformer = _transformer()
     monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: None)
     compilation = Compilation("on")
-    assert compilation.prepare(transformer, flops=1.0)
+    assert compilation.prepare(transformer, _vae(), flops=1.0)
     store_as_fp8(transformer, compute_dtype=torch.float32)
     assert has_hooks(transformer)
-    assert not compilation.prepare(transformer, flops=1.0)
+    assert not compilation.prepare(transformer, _vae(), flops=1.0)
     assert not _is_compiled(transformer)
 
 
@@ -105,6 +113,28 @@ def test_blocks_run_as_they_are_again():
     set_compiled(transformer, True)
     set_compiled(transformer, False)
     assert not _is_compiled(transformer)
+
+
+@torch.no_grad()
+def test_a_compiled_decoder_gives_the_same_video():
+    vae = _vae()
+    latents = torch.randn(1, 4, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    plain = decode_whole(vae, latents)
+    set_vae_compiled(vae, True)
+    compiled = decode_whole(vae, latents)
+    torch.testing.assert_close(compiled, plain)
+    assert compiled.stride() == plain.stride()
+    set_vae_compiled(vae, False)
+    assert torch.equal(decode_whole(vae, latents), plain)
+
+
+def test_a_decoder_is_compiled_only_when_told_to(monkeypatch):
+    transformer, vae = _transformer(), _vae()
+    monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: None)
+    Compilation("on").prepare(transformer, vae, flops=1.0)
+    assert norm_and_silu(vae)._compiled_call_impl is not None
+    Compilation("auto").prepare(transformer, vae, flops=1e30)
+    assert norm_and_silu(vae)._compiled_call_impl is None
 
 
 def test_another_mode_is_refused():

@@ -34,15 +34,34 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
+class NormAndSiLU(nn.Module):
+    """What comes before each convolution: a module, so that it can be compiled to one kernel."""
+
+    def forward(self, hidden: Tensor, scale: Tensor) -> Tensor:
+        """[b, c, t, h, w] and the norm's [c] -> [b, c, t, h, w]."""
+        return F.silu(_rms_norm(hidden, scale))
+
+
+def norm_and_silu(vae: AutoencoderKLWan) -> NormAndSiLU:
+    """The one of a VAE, which it is given when it is first asked for. It has no weights."""
+    if not hasattr(vae, "norm_and_silu"):
+        vae.add_module("norm_and_silu", NormAndSiLU())
+    found = vae.norm_and_silu
+    assert isinstance(found, NormAndSiLU)
+    return found
+
+
 @dataclass(slots=True)
 class _Run:
     """One video on its way through an encoder or a decoder.
 
     Attributes:
+        activate: of the VAE.
         past: for each causal convolution the last frames of its input.
         begun: whether frames came before these.
     """
 
+    activate: NormAndSiLU
     past: dict[nn.Module, Tensor] = field(default_factory=dict)
     begun: bool = False
 
@@ -82,7 +101,7 @@ def encode_whole(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
 def encode_moments(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
     """Mean and log-variance of the posterior, [b, 2 z, f, h / 8, w / 8], as `encode_whole`."""
     assert video.shape[2] % 4 == 1, "a Wan VAE takes 4n + 1 frames"
-    encoder, run = vae.encoder, _Run()
+    encoder, run = vae.encoder, _Run(norm_and_silu(vae))
     hidden = _causal(run, encoder.conv_in, _channels_last(_fold(vae, video)))
     for layer in encoder.down_blocks:
         hidden = _down(run, layer, hidden)
@@ -109,7 +128,7 @@ def decode_whole(
         What `vae.decode(latents).sample` gives.
     """
     hidden = _channels_last(vae.post_quant_conv(latents))
-    run = _Run()
+    run = _Run(norm_and_silu(vae))
     parts = []
     for part in hidden.split(window or hidden.shape[2], dim=2):
         video = _decode_next(vae, run, part)
@@ -197,7 +216,7 @@ def _activated(run: _Run, norm: WanRMS_norm, layer: WanCausalConv3d, hidden: Ten
     # One kernel only when both types are the same; under autocast it would be run in float32, and
     # all that follows with it, although its sums are float32 in any case.
     scale = norm.gamma.flatten().to(hidden.dtype)
-    return _causal(run, layer, F.silu(_rms_norm(hidden, scale)))
+    return _causal(run, layer, run.activate(hidden, scale))
 
 
 def _causal(run: _Run, layer: WanCausalConv3d, hidden: Tensor) -> Tensor:
