@@ -356,6 +356,11 @@ def test_a_transformer_is_emphasised_once(bank: SpeechBank, tmp_path: Path) -> N
     assert changed == {name for name in before if name.startswith("audio_cond_projs.")}
     with pytest.raises(ValueError, match="already"):
         emphasise(tmp_path, bank, windows=8)
+    # One that is exported after it is another one.
+    torch.save({"average": Generator().state_dict()}, tmp_path / "fold.pt")
+    (tmp_path / "fold.json").write_text("{}")
+    export(tmp_path, tmp_path, speech=bank, only=("fold",))
+    emphasise(tmp_path, bank, windows=8)
 
 
 def test_heads_are_fitted_to_an_exported_encoder(bank: SpeechBank) -> None:

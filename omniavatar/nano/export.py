@@ -19,7 +19,7 @@ from omniavatar.nano.reader import Reader
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import SpeechReader
 from omniavatar.nano.train_vae import read_vae
-from omniavatar.nano.training import read_average
+from omniavatar.nano.training import read_average, read_records, write_records
 from omniavatar.nano.windows import Latents
 
 PARTS = ("vae", "speech-encoder", "reader", "transformer", "fold")
@@ -56,19 +56,10 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         generator.transformer.half().save_pretrained(weights / "transformer")
         generator.text_encoder.half().save_pretrained(weights / "text_encoder")
         build_tokenizer(VOCABULARY).save_pretrained(weights / "tokenizer")
-        _forget(weights, RECORD)  # what had been done to the transformer before
-    for part in only:
-        target = weights / "training.json"
-        records = json.loads(target.read_text()) if target.exists() else {}
-        target.write_text(json.dumps({**records, part: _record(runs, part)}, indent=1) + "\n")
-
-
-def _forget(weights: Path, name: str) -> None:
-    file = weights / "training.json"
-    if file.exists():
-        records = json.loads(file.read_text())
-        records.pop(name, None)
-        file.write_text(json.dumps(records, indent=1) + "\n")
+    records = read_records(weights)
+    if not {"transformer", "fold"}.isdisjoint(only):
+        records.pop(RECORD, None)  # the transformer that was emphasised is not there any more
+    write_records(weights, {**records, **{part: _record(runs, part) for part in only}})
 
 
 def _record(runs: Path, part: str) -> dict[str, Any]:

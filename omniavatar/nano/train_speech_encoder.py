@@ -135,12 +135,11 @@ def train_speech_encoder(
         ).to(device)
         ideal, pack = _hear(exported.encoder, speech, from_weights, generator=generator)
         goes_on = _shapes(exported) == _shapes(reader)
-        if goes_on:
-            reader = exported
-            _know_mouths(reader, speech)
-            fit_heads(reader, speech, generator=generator)
+        reader = exported if goes_on else reader
         reader.pack = pack
     _know_mouths(reader.to(device), speech)
+    if goes_on:
+        fit_heads(reader, speech, generator=generator)
     settings = {
         "batch": f"{batch} x {SHORTEST_ROWS}-{LONGEST_ROWS} rows",
         "hours": round(speech.samples.numel() / 16000 / 3600, 2),

@@ -25,6 +25,9 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
+RECORDS = "training.json"
+"""Beside exported weights: how each part was made."""
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -96,6 +99,18 @@ class Record:
         """Write as JSON."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def read_records(weights: Path) -> dict[str, Any]:
+    """What is kept beside exported weights of how each part was made, by its name."""
+    file = weights / RECORDS
+    records: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return records
+
+
+def write_records(weights: Path, records: dict[str, Any]) -> None:
+    """Keep such records."""
+    (weights / RECORDS).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 
 class Trainer(Generic[Network]):
