@@ -155,9 +155,9 @@ class AvatarPipeline:
             device, dtype: None chooses by what the machine has.
             memory: "auto" arranges the networks by the memory that is free, one of `MEMORY_TIERS`
                 as for a card of that size.
-            compile: "auto" compiles the transformer's blocks on CUDA once the work that was asked
-                for is worth it, "on" at once and on any device, and what can be of the VAE too,
-                "off" never; see `speed`.
+            compile: "auto" compiles the transformer's blocks, and what can be of the VAE, on CUDA
+                once the work that was asked for is worth it, "on" at once and on any device, "off"
+                never; see `speed`.
             loras: further LoRAs over the transformer; the preset of one changes the pipeline's
                 `spec`.
             merge: merge these and the adapter into the weights. False keeps their low-rank changes
@@ -477,10 +477,12 @@ class AvatarPipeline:
     ) -> Iterator[ChunkStep | ChunkVideo | Notice]:
         """Make all chunks; when memory runs out, place the networks anew and go on."""
         stages: dict[type, str] = {ChunkStep: "denoise", ChunkVideo: "decode"}
-        flops = self._flops(job)
+        flops, pixels = self._flops(job), _decoded_pixels(job.plan)
         while not rendering.finished:
-            self._compilation.prepare(self.models.transformer, self.models.vae, flops=flops)
-            flops = 0.0
+            self._compilation.prepare(
+                self.models.transformer, self.models.vae, flops=flops, pixels=pixels
+            )
+            flops, pixels = 0.0, 0.0
             try:
                 yield from clock.timed(
                     rendering.run(self.models, self._sampler(job.request)), stages
@@ -645,6 +647,10 @@ def _portrait(job: Job) -> Tensor:
 
 def _work(plan: VideoPlan) -> Work:
     return _chunk_work(plan.chunk_frames, plan.height, plan.width)
+
+
+def _decoded_pixels(plan: VideoPlan) -> float:
+    return float(len(plan.chunks) * plan.chunk_frames * plan.height * plan.width)
 
 
 def _chunk_work(frames: int, height: int, width: int) -> Work:

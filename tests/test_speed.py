@@ -9,6 +9,7 @@ from omniavatar.models.transformer import OmniAvatarTransformer3DModel
 from omniavatar.models.whole_sequence import decode_whole, norm_and_silu
 from omniavatar.speed import (
     COMPILE_PAYS_FLOPS,
+    VAE_COMPILE_PAYS_PIXELS,
     Compilation,
     arrange_for_convolution,
     has_hooks,
@@ -35,6 +36,10 @@ def _transformer() -> OmniAvatarTransformer3DModel:
 def _vae() -> AutoencoderKLWan:
     torch.manual_seed(0)
     return AutoencoderKLWan(base_dim=8, z_dim=4, dim_mult=[1, 2], temperal_downsample=[True]).eval()
+
+
+def _is_vae_compiled(vae):
+    return norm_and_silu(vae)._compiled_call_impl is not None
 
 
 def _is_compiled(transformer: OmniAvatarTransformer3DModel) -> bool:
@@ -69,9 +74,10 @@ def test_a_block_is_one_graph_and_all_blocks_share_it():
 
 @pytest.mark.parametrize(("mode", "flops"), [("off", 1e30), ("auto", 1e30), ("auto", 0.0)])
 def test_a_processor_compiles_only_when_told_to(mode, flops):
-    transformer = _transformer()
-    assert not Compilation(mode).prepare(transformer, _vae(), flops=flops)
+    transformer, vae = _transformer(), _vae()
+    assert not Compilation(mode).prepare(transformer, vae, flops=flops, pixels=flops)
     assert not _is_compiled(transformer)
+    assert not _is_vae_compiled(vae)
 
 
 def test_work_adds_up_until_compiling_pays(monkeypatch):
@@ -80,9 +86,14 @@ def test_work_adds_up_until_compiling_pays(monkeypatch):
     monkeypatch.setattr("omniavatar.speed.device_of", lambda _: device)
     monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: None)
     compilation = Compilation()
-    assert not compilation.prepare(transformer, _vae(), flops=0.6 * COMPILE_PAYS_FLOPS)
-    assert compilation.prepare(transformer, _vae(), flops=0.6 * COMPILE_PAYS_FLOPS)
+    vae = _vae()
+    part = {"flops": 0.6 * COMPILE_PAYS_FLOPS, "pixels": 0.4 * VAE_COMPILE_PAYS_PIXELS}
+    assert not compilation.prepare(transformer, vae, **part)
+    assert compilation.prepare(transformer, vae, **part)
     assert _is_compiled(transformer)
+    assert not _is_vae_compiled(vae)
+    compilation.prepare(transformer, vae, **part)
+    assert _is_vae_compiled(vae)
 
 
 def test_no_compiler_is_one_line_in_the_log_and_no_error(monkeypatch, caplog):
@@ -90,8 +101,8 @@ def test_no_compiler_is_one_line_in_the_log_and_no_error(monkeypatch, caplog):
     monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: "no compiler")
     compilation = Compilation("on")
     with caplog.at_level("INFO", logger="omniavatar.speed"):
-        assert not compilation.prepare(transformer, _vae(), flops=1.0)
-        assert not compilation.prepare(transformer, _vae(), flops=1.0)
+        assert not compilation.prepare(transformer, _vae(), flops=1.0, pixels=1.0)
+        assert not compilation.prepare(transformer, _vae(), flops=1.0, pixels=1.0)
     assert [record.message for record in caplog.records] == [
         "the transformer runs uncompiled: no compiler"
     ]
@@ -101,10 +112,10 @@ def test_weights_that_change_while_it_works_undo_it(monkeypatch):
     transformer = _transformer()
     monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: None)
     compilation = Compilation("on")
-    assert compilation.prepare(transformer, _vae(), flops=1.0)
+    assert compilation.prepare(transformer, _vae(), flops=1.0, pixels=1.0)
     store_as_fp8(transformer, compute_dtype=torch.float32)
     assert has_hooks(transformer)
-    assert not compilation.prepare(transformer, _vae(), flops=1.0)
+    assert not compilation.prepare(transformer, _vae(), flops=1.0, pixels=1.0)
     assert not _is_compiled(transformer)
 
 
@@ -128,13 +139,13 @@ def test_a_compiled_decoder_gives_the_same_video():
     assert torch.equal(decode_whole(vae, latents), plain)
 
 
-def test_a_decoder_is_compiled_only_when_told_to(monkeypatch):
+def test_a_decoder_is_compiled_when_told_to_and_runs_as_it_is_again(monkeypatch):
     transformer, vae = _transformer(), _vae()
     monkeypatch.setattr("omniavatar.speed.compiler_problem", lambda _: None)
-    Compilation("on").prepare(transformer, vae, flops=1.0)
-    assert norm_and_silu(vae)._compiled_call_impl is not None
-    Compilation("auto").prepare(transformer, vae, flops=1e30)
-    assert norm_and_silu(vae)._compiled_call_impl is None
+    Compilation("on").prepare(transformer, vae, flops=1.0, pixels=1.0)
+    assert _is_vae_compiled(vae)
+    Compilation("off").prepare(transformer, vae, flops=1e30, pixels=1e30)
+    assert not _is_vae_compiled(vae)
 
 
 def test_another_mode_is_refused():
