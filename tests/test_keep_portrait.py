@@ -42,11 +42,24 @@ def test_grain_stays_where_nothing_moves_and_lips_move() -> None:
 def test_between_both_one_fades_into_the_other() -> None:
     decoded = torch.full((1, 3, 1, SIDE, SIDE), 0.5)
     ramp = decoded + torch.linspace(0, 0.1, SIDE)
-    share = moving_share(ramp, decoded)[0, 0, 0, SIDE // 2]
+    share = moving_share(ramp, decoded=decoded, portrait=decoded)[0, 0, 0, SIDE // 2]
     assert share[0] == 0
     assert share[-1] == 1
     assert (share.diff() >= -1e-6).all()
     assert share.diff().max() < 0.35
+
+
+def test_edges_that_the_vae_loses_may_shimmer_more_than_what_it_shows() -> None:
+    decoded = torch.full((1, 3, 1, SIDE, SIDE), 0.5)
+    portrait = decoded.clone()
+    portrait[..., ::2] = 0.6
+    portrait[..., SIDE // 2 :] = 0.5
+    shimmering = decoded + 0.06
+    share = moving_share(shimmering, decoded=decoded, portrait=portrait)[0, 0, 0, SIDE // 2]
+    assert (share[: SIDE // 2 - 8] == 0).all()
+    assert (share[SIDE // 2 + 8 :] == 1).all()
+    lips = moving_share(decoded - 0.4, decoded=decoded, portrait=portrait)
+    assert (lips == 1).all()
 
 
 def test_later_chunks_are_compared_with_the_first_ones_portrait() -> None:
