@@ -52,8 +52,8 @@ class Emphasis:
 
 
 SHIPPED = Emphasis(mean=(1.1, 1.3, 1.6), change=(1.3, 2.0, 2.2))
-"""Near the best of some twenty that were tried on ten clips of presenters, voices and words held out,
-and as many of flite's. More of the opening leaves audio guidance nothing to add."""
+"""Near the best of some twenty that were tried on ten clips of presenters, voices and words held
+out, and as many of flite's. More of the opening leaves audio guidance nothing to add."""
 
 
 def emphasise(
