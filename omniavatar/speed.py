@@ -26,8 +26,9 @@ takes as long to compile for and gains more, so that it pays even earlier there.
 VAE_COMPILE_PAYS_PIXELS = 4.3e9
 """Pixels to decode after which the same holds for the VAE: ten minutes of 400x720.
 
-On one H200 105 frames of 400x720 are decoded in 1.07 s and not in 1.14 s, after 10.3 s of compiling
-that serve every size. All of the decoder as one graph was not compiled within two minutes.
+On one H200 105 frames of 400x720 are decoded in 1.10 s and not in 1.14 s, after 8 s of compiling
+that serve every size; in another run in 1.07 s, after 10 s. All of the decoder as one graph was not
+compiled within two minutes.
 """
 
 KERNELS = {

@@ -72,6 +72,13 @@ def test_reports_become_tables(chunk, tmp_path):
     assert "8GB" in rows[1]
 
 
+def test_a_compiled_decoder_stands_beside_the_plain_one(chunk, tmp_path):
+    values = chunk.to_mapping()
+    values["stages"] = {**chunk.stages, "decode": 1.146, "decode, compiled": 1.068}
+    (tmp_path / "chunk.json").write_text(json.dumps(values))
+    assert "| 1.15 (1.07) |" in write_tables(tmp_path).read_text("utf-8")
+
+
 def test_the_command_writes_the_figures_that_it_prints(tmp_path, capsys):
     file = tmp_path / "figures.json"
     quick = ("--tokens", "64", "--steps", "1", "--uncompiled")

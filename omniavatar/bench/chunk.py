@@ -29,6 +29,7 @@ from omniavatar.speed import (
     attention_kernel,
     compiler_problem,
     set_compiled,
+    set_vae_compiled,
 )
 from omniavatar.stages.conditions import SpeechRows, encode_prompt
 from omniavatar.stages.denoise import ChunkInputs, Sampler, audio_terms, denoise
@@ -220,7 +221,7 @@ def measure_chunk(
         del other, plain
     step_seconds = statistics.median(times)
 
-    _decode(models, latents, stages)
+    _decode(models, latents, stages, compiled=compiled)
     branches = len(sampler.guidance.branches)
     flops = transformer_flops(spec, tokens=shape.tokens)
     after = matmul_ceiling(device)
@@ -397,10 +398,15 @@ def _in_turns(
     return ones, others
 
 
-def _decode(models: Models, latents: Tensor, stages: Stages) -> None:
+def _decode(models: Models, latents: Tensor, stages: Stages, *, compiled: bool) -> None:
     for _ in range(3):
         with stages.stage("decode"):
             video = decode_latents(models.vae, latents)
+    if compiled:
+        set_vae_compiled(models.vae, True)
+        for name in ("compile VAE", "decode, compiled", "decode, compiled"):
+            with stages.stage(name):
+                decode_latents(models.vae, latents)
     with stages.stage("pixels"):
         to_pixels((video + 1) / 2, rounding="nearest")
     assert video.isfinite().all(), "random weights keep numbers finite"
