@@ -230,8 +230,9 @@ def _about_picture(picture: Picture, faces: "Sequence[Face]", spec: ModelSpec) -
     drawings = isinstance(spec.source, Bundled)
     if drawings and is_photograph(picture.image):
         yield (
-            f"This looks like a photograph, but {spec.name} was trained on drawn presenters only: "
-            "the face will smear. Use another model, or a drawing."
+            f"This looks like a photograph. {spec.name} keeps the person, but draws lips and teeth "
+            "as in a cartoon, and small or turned faces hardly move. "
+            "Use another model, or a drawing."
         )
     if not faces:
         yield (
