@@ -18,13 +18,14 @@ from omniavatar.nano.debian import PROGRAMS
 from omniavatar.nano.espeak import SAMPLE_RATE, Phoneme, Utterance
 
 # flite's names of sounds in espeak's letters, which `speech.visemes_of` reads. flite does not tell
-# stress; full vowels count as half stressed.
+# stress; full vowels count as half stressed. A "-" stands before voiceless stops, because they
+# begin where the mouth closes, and not, as espeak's do, where the closure bursts.
 _SPELLING = {
     "aa": "A,", "ae": "a,", "ah": "V,", "ao": "O,", "aw": "aU,", "ax": "@", "axr": "3", "ay": "aI,",
-    "b": "b", "ch": "tS", "d": "d", "dh": "D", "dx": "t", "eh": "E,", "er": "3", "ey": "eI,",
-    "f": "f", "g": "g", "hh": "h", "ih": "I", "iy": "i,", "jh": "dZ", "k": "k", "l": "l", "m": "m",
-    "n": "n", "ng": "N", "ow": "oU,", "oy": "OI,", "p": "p", "pau": "_", "r": "r", "s": "s",
-    "sh": "S", "ssil": "_", "t": "t", "th": "T", "uh": "U", "uw": "u,", "v": "v", "w": "w",
+    "b": "b", "ch": "-tS", "d": "d", "dh": "D", "dx": "t", "eh": "E,", "er": "3", "ey": "eI,",
+    "f": "f", "g": "g", "hh": "h", "ih": "I", "iy": "i,", "jh": "dZ", "k": "-k", "l": "l", "m": "m",
+    "n": "n", "ng": "N", "ow": "oU,", "oy": "OI,", "p": "-p", "pau": "_", "r": "r", "s": "s",
+    "sh": "S", "ssil": "_", "t": "-t", "th": "T", "uh": "U", "uw": "u,", "v": "v", "w": "w",
     "y": "j", "z": "z", "zh": "Z",
 }  # fmt: skip
 
