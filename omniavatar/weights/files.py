@@ -19,6 +19,9 @@ from safetensors import SafetensorError, safe_open
 from omniavatar.errors import WeightsError
 from omniavatar.weights.catalog import ModelSpec, Published
 
+CHANGES_FOLDER = "lora"
+"""In the layout of diffusers: where low-rank changes of the transformer are, if it has some."""
+
 Layout = tuple[tuple[str, str], ...]
 """Parts and their places in a folder; a place without a suffix is a safetensors file or several."""
 
@@ -58,11 +61,13 @@ class Files:
     Attributes:
         transformer: the base's, when there is an adapter.
         adapter: none when the transformer is complete without one.
+        changes: the folder of a complete transformer's own low-rank changes, if it has some.
         tokenizer: one of the files in its folder.
     """
 
     transformer: tuple[Path, ...]
     adapter: tuple[Path, ...]
+    changes: tuple[Path, ...]
     vae: tuple[Path, ...]
     text_encoder: tuple[Path, ...]
     tokenizer: tuple[Path, ...]
@@ -100,6 +105,7 @@ def find_files(spec: ModelSpec, folder: Path) -> Files:
     return Files(
         transformer=found["transformer"],
         adapter=found["adapter"],
+        changes=_own_changes(spec, folder),
         vae=found["VAE"],
         text_encoder=found["text encoder"],
         tokenizer=found["tokenizer"],
@@ -200,6 +206,13 @@ def _look(
         found["adapter"] = ()
         faults.pop("adapter", None)
     return found, faults, damage
+
+
+def _own_changes(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
+    """The folder of a complete checkpoint's own low-rank changes, if it has one."""
+    place = folder / CHANGES_FOLDER
+    is_own = not isinstance(spec.source, Published) and place.is_dir()
+    return (place,) if is_own else ()
 
 
 def _fault(part: str, files: tuple[Path, ...]) -> str | None:

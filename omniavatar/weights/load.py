@@ -144,7 +144,7 @@ def open_blueprints(
                 read_adapter(adapter, _read_config(files.adapter, required=True))
                 if adapter
                 else None,
-                loras=[read_lora(choice) for choice in loras],
+                loras=[read_lora(choice) for choice in (*map(LoraChoice, files.changes), *loras)],
                 config=config if "audio_features" in config else None,
                 heads=config.get("num_heads", config.get("num_attention_heads")),
                 eps=config.get("eps", 1e-6),
