@@ -12,6 +12,9 @@
     python -m omniavatar.nano fold            fold guidance into the transformer
     python -m omniavatar.nano export --only fold
     python -m omniavatar.nano emphasise       let the transformer do all of what it hears
+    python -m omniavatar.nano expert          train a reader of mouths for the next part
+    python -m omniavatar.nano lips            train low-rank changes on what is read off videos
+    python -m omniavatar.nano export --only lips
     python -m omniavatar.nano films FILE.json ...  a contact sheet of videos made from requests
     python -m omniavatar.nano show            README's sheet and loop, of presenters never seen
     python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
@@ -21,7 +24,7 @@
     python -m omniavatar.nano judge           train its judge of behaviours, for that observer
 
 A part of training that was stopped goes on from its checkpoint when it is called again. Speech
-encoder, transformer and fold can be trained on several GPUs of one machine:
+encoder, transformer, fold and lips can be trained on several GPUs of one machine:
 
     torchrun --nproc-per-node 2 -m omniavatar.nano transformer
 """
@@ -39,7 +42,10 @@ if TYPE_CHECKING:
 
     from omniavatar.nano.speech import SpeechBank
 
-TRAINING_PARTS = {"speech-encoder": 170, "vae": 417, "reader": 90, "transformer": 900, "fold": 312}
+TRAINING_PARTS = {
+    "speech-encoder": 170, "vae": 417, "reader": 90, "transformer": 900, "fold": 312,
+    "expert": 150, "lips": 600,
+}  # fmt: skip
 """Parts, and the seconds that each had on the card that the bundled weights were trained on."""
 
 FULL_PARTS = (
@@ -108,16 +114,16 @@ def _parser() -> argparse.ArgumentParser:
         part = parts.add_parser(name, help=f"train the {name}")
         part.add_argument("--seconds", type=float, default=seconds, help="whole budget")
         part.add_argument("--stop-after", type=float, help="leave this call after so many seconds")
-        if name not in ("transformer", "fold"):
+        if name not in ("transformer", "fold", "lips"):
             part.add_argument("--batch", type=int)
         part.add_argument("--device", default="cuda")
         _add_course(part)
-        if name in ("transformer", "vae", "fold", "speech-encoder"):
+        if name in ("transformer", "vae", "fold", "speech-encoder", "expert", "lips"):
             part.add_argument("--weights", type=Path, help="where the other parts are exported")
-        if name in ("vae", "reader"):
+        if name in ("vae", "reader", "expert"):
             part.add_argument("--clips", type=int, help="drawn before training")
 
-        if name in ("transformer", "vae", "speech-encoder"):
+        if name in ("transformer", "vae", "speech-encoder", "lips"):
             part.add_argument(
                 "--from-weights", action="store_true", help="go on from what is exported"
             )
@@ -246,10 +252,11 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
 
         start = _weights(options) if options.from_weights else None
         train_vae(speech, held_out, from_weights=start, **common)
-    elif options.part == "reader":
+    elif options.part in ("reader", "expert"):
         from omniavatar.nano.train_reader import train_reader
 
-        train_reader(speech, held_out, **common)
+        through = _weights(options) if options.part == "expert" else None
+        train_reader(speech, held_out, through=through, **common)
     elif options.part == "windows":
         from omniavatar.nano.windows import write_windows
 
@@ -267,6 +274,10 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
 
         del common["seconds"]
         write_takes(speech, number=options.number, **{**common, "folder": options.to})
+    elif options.part == "lips":
+        from omniavatar.nano.train_lips import train_lips
+
+        train_lips(speech, held_out, _weights(options), from_weights=options.from_weights, **common)
     elif options.part == "fold":
         from omniavatar.nano.train_fold import fold_guidance
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from omniavatar.nano.languages import LANGUAGES
 from omniavatar.nano.presenters import Look
+from omniavatar.nano.prompts import WIDE_BEHAVIOURS
 from omniavatar.nano.speech import PLAIN, Manner
 
 
@@ -44,6 +45,7 @@ class Course:
         manner: in which the people speak.
         rough: whether half of the speech comes with noise, music and rooms.
         decoder_width: of the VAE, whose decoder is most of the work on a CPU.
+        behaviours: in turn; None draws those of the look at random.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Course:
     manner: Manner = PLAIN
     rough: bool = False
     decoder_width: int = 32
+    behaviours: tuple[str, ...] | None = None
 
     def batch(self, shape: Shape) -> int:
         """Windows of this shape in one step."""
@@ -86,6 +89,14 @@ WIDE = Course(
     rough=True,
     decoder_width=24,
 )
+DRAWN = replace(
+    WIDE, name="drawn", look="drawn", tokens=53_000, rough=False, behaviours=WIDE_BEHAVIOURS
+)
+"""Clear speech, and people as the first course knew them, who do all of what the wide ones do."""
+
+CLOSE = replace(DRAWN, name="close", shapes=(Shape(192, 192, 33),), tokens=2_600)
+"""The same in windows of a second: what two CPU cores can train lips on in twenty minutes."""
+
 SHORT = replace(
     WIDE,
     name="short",
@@ -93,4 +104,6 @@ SHORT = replace(
     tokens=12_000,
 )
 """The same in windows of a second: what two CPU cores can fold guidance on in half an hour."""
-COURSES: Mapping[str, Course] = MappingProxyType({one.name: one for one in (FIRST, WIDE, SHORT)})
+COURSES: Mapping[str, Course] = MappingProxyType(
+    {one.name: one for one in (FIRST, WIDE, DRAWN, CLOSE, SHORT)}
+)

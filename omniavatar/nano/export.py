@@ -11,18 +11,20 @@ from torch import Tensor, nn
 
 from omniavatar.nano.architecture import SIZE, build_speech_encoder, build_tokenizer
 from omniavatar.nano.audio_code import write_pack
+from omniavatar.nano.changes import changes_file, write_changes
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.emphasis import RECORD
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import Reader
 from omniavatar.nano.speech import SpeechBank
+from omniavatar.nano.train_lips import changes_of
 from omniavatar.nano.train_speech_encoder import SpeechReader
 from omniavatar.nano.train_vae import read_vae
 from omniavatar.nano.training import read_average, read_records, write_records
 from omniavatar.nano.windows import Latents
 
-PARTS = ("vae", "speech-encoder", "reader", "transformer", "fold")
+PARTS = ("vae", "speech-encoder", "reader", "transformer", "fold", "lips")
 """Trained parts, in the order in which they depend on each other."""
 
 
@@ -58,8 +60,22 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         build_tokenizer(VOCABULARY).save_pretrained(weights / "tokenizer")
     records = read_records(weights)
     if not {"transformer", "fold"}.isdisjoint(only):
-        records.pop(RECORD, None)  # the transformer that was emphasised is not there any more
+        # What was emphasised and changed is not there any more.
+        records.pop(RECORD, None)
+        records.pop("lips", None)
+        changes_file(weights).unlink(missing_ok=True)
+    if "lips" in only:
+        write_changes(changes_of(_read_state(runs, "lips")), weights)
     write_records(weights, {**records, **{part: _record(runs, part) for part in only}})
+
+
+def _read_state(runs: Path, part: str) -> dict[str, Tensor]:
+    """The moving average of a checkpoint, which is not that of a whole network."""
+    path = runs / f"{part}.pt"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing. Run `python -m omniavatar.nano {part}` first.")
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["average"]
+    return state
 
 
 def _record(runs: Path, part: str) -> dict[str, Any]:

@@ -128,14 +128,19 @@ def given_latents(windows: Windows, *, noise: float) -> Tensor:
 
 @torch.no_grad()
 def generate(network: Generator, windows: Windows, *, steps: int, seed: int) -> Tensor:
+    """`roll_out` from the noise of a seed, without a gradient."""
+    noise = torch.randn(windows.latents.shape, generator=torch.Generator().manual_seed(seed))
+    return roll_out(network, windows, noise.to(windows.latents.device), steps=steps)
+
+
+def roll_out(network: Generator, windows: Windows, noise: Tensor, *, steps: int) -> Tensor:
     """Euler steps of the published schedule (shift 5), no guidance -> [n, c, f, h, w]."""
     device = windows.latents.device
     frames = windows.latents.shape[2]
     given = torch.arange(frames, device=device) < windows.known[:, None]
     known = given_latents(windows, noise=0.0)
     text, audio = network.encode_prompt(windows.prompt), windows.audio.float()
-    noise = torch.randn(windows.latents.shape, generator=torch.Generator().manual_seed(seed))
-    sample = noise.to(device)
+    sample = noise
     line = torch.linspace(1, 0, steps + 1)
     sigmas = 5 * line / (1 + 4 * line)
     for sigma, following in pairwise(sigmas):

@@ -35,7 +35,7 @@ def envelope(samples: Tensor) -> Tensor:
     """Loudness of every video frame: [n, t * 640] -> [n, t], smoothed over three frames."""
     rows = samples.unflatten(-1, (-1, SAMPLES_PER_ROW))
     loud = rows.square().mean(-1).sqrt()
-    window = torch.tensor([0.25, 0.5, 0.25])[None, None]
+    window = torch.tensor([0.25, 0.5, 0.25], device=samples.device)[None, None]
     return F.conv1d(F.pad(loud[:, None], (1, 1), mode="replicate"), window)[:, 0]
 
 

@@ -5,10 +5,12 @@ The blur and the noise make it read generated and decoded frames as well as draw
 
 # n frames, t frames of a clip
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from omniavatar.nano.clips import Clips, sample_clips
@@ -18,6 +20,7 @@ from omniavatar.nano.reader import READINGS, Reader
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import correlation
 from omniavatar.nano.training import Recipe, Trainer, train
+from omniavatar.nano.windows import Latents
 
 RECIPE = Recipe(learning_rate=1.5e-3, weight_decay=0.01, decay=0.995)
 
@@ -32,13 +35,20 @@ def train_reader(
     batch: int = 256,
     clips: int = 2_500,
     course: Course,
+    through: Path | None = None,
     device: torch.device,
 ) -> None:
-    """Train until the time is over; the probe reads presenters never trained on."""
-    torch.manual_seed(31)
+    """Train until the time is over; the probe reads presenters never trained on.
+
+    Args:
+        through: train the expert that `train_lips` asks, another than evaluation's: half of its
+            people are drawn ones, and it sees them after the VAE that is exported here as well.
+    """
+    seed = 31 if through is None else 131
+    torch.manual_seed(seed)
     reader = Reader().to(device)
     trainer = Trainer(
-        "reader",
+        "reader" if through is None else "expert",
         reader,
         RECIPE,
         folder=folder,
@@ -50,13 +60,25 @@ def train_reader(
             "parameters": sum(p.numel() for p in reader.parameters()),
         },
     )
-    drawn = [
-        _draw(speech, min(256, clips - start), 9, seed=32 + start, course=course, device=device)
-        for start in range(0, clips, 256)
-    ]
-    frames = torch.cat([_views(part).flatten(0, 1) for part in drawn])
-    mouths = torch.cat([part.mouth.flatten(0, 1) for part in drawn])
-    test = _draw(held_out, 24, 65, seed=33, course=course, device=device)
+    looks = (course,) if through is None else (course, replace(course, look="drawn"))
+    latents = None if through is None else Latents.load(through, device)
+    views, drawn_mouths = [], []
+    for number, start in enumerate(range(0, clips, 256)):
+        drawn = _draw(
+            speech,
+            min(256, clips - start),
+            9,
+            seed=seed + 1 + start,
+            course=looks[number % len(looks)],
+            device=device,
+        )
+        views.append(_views(drawn).flatten(0, 1))
+        drawn_mouths.append(drawn.mouth.flatten(0, 1))
+        if latents is not None:
+            views.append(_views(replace(drawn, frames=_after(latents, drawn.frames))).flatten(0, 1))
+            drawn_mouths.append(drawn_mouths[-1])
+    frames, mouths = torch.cat(views), torch.cat(drawn_mouths)
+    test = _draw(held_out, 24, 65, seed=33, course=looks[-1], device=device)
     test_views = _views(test)
     generator = torch.Generator().manual_seed(34 + trainer.record.steps)
     trainer.prepared()
@@ -76,6 +98,18 @@ def train_reader(
         }
 
     train(trainer, loss, probe=probe, probe_seconds=[seconds * 0.3, seconds * 0.6])
+
+
+@torch.no_grad()
+def _after(latents: Latents, frames: Tensor) -> Tensor:
+    """Clips [n, t, 3, h, w] uint8 as the VAE gives them back."""
+    with torch.autocast(frames.device.type, torch.bfloat16):
+        parts = [
+            latents.decode(latents.encode(rearrange(part, "n t c h w -> n c t h w") / 127.5 - 1))
+            for part in frames.split(32)
+        ]
+    video = rearrange(torch.cat(parts), "n c t h w -> n t c h w")
+    return ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def _views(clips: Clips) -> Tensor:

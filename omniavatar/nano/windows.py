@@ -25,6 +25,8 @@ from omniavatar.models.whole_sequence import decode_whole, encode_whole
 from omniavatar.nano.architecture import OVERLAP_FRAMES, PAD, build_tokenizer
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
 from omniavatar.nano.course import Course, Shape
+from omniavatar.nano.face_view import faces_of
+from omniavatar.nano.observer import observations_of
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.regions import inside, to_latent_cells
 from omniavatar.nano.rough_speech import roughen
@@ -69,12 +71,14 @@ class Latents:
         raw = torch.cat([encode_whole(self.vae, part).float() for part in video.split(at_once)])
         return (raw - mean) / std
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """[b, c, f, h, w] -> [b, 3, t, 8h, 8w] in -1..1."""
+    def decode(self, latents: Tensor, *, clamp: bool = True) -> Tensor:
+        """[b, c, f, h, w] -> [b, 3, t, 8h, 8w] in -1..1, or a little beyond without `clamp`."""
         mean, std = self._statistics(latents.device)
         raw = latents * std + mean
         at_once = max(1, 16 * 17 * 16 * 16 // raw[0, 0].numel())
-        return torch.cat([decode_whole(self.vae, part).float() for part in raw.split(at_once)])
+        return torch.cat(
+            [decode_whole(self.vae, part, clamp=clamp).float() for part in raw.split(at_once)]
+        )
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         config = self.vae.config
@@ -125,6 +129,7 @@ class Takes(Examples):
             them, a continuation after the lead.
         reference: [n, 3, 8h, 8w] uint8.
         speech, rows, prompt, weights: see `Windows`.
+        mouth, face, heads, seen: see `Windows`.
         continues: [n] bool.
     """
 
@@ -134,6 +139,10 @@ class Takes(Examples):
     rows: Tensor
     prompt: Tensor
     weights: Tensor
+    mouth: Tensor
+    face: Tensor
+    heads: Tensor
+    seen: Tensor
     continues: Tensor
 
 
@@ -149,6 +158,10 @@ class Windows(Examples):
         rows: [n, t], the row of the speech that a frame shows; -1 for the zero row.
         prompt: [n, PROMPT_ROWS] token numbers.
         weights: [n, f, h, w], of the loss.
+        mouth: [n, t, 3] opening, width and rounding, as drawn.
+        face: [n, 3], see `face_view.faces_of`.
+        heads: [n, t, 4] box of the head in pixels.
+        seen: [n, t, 7], what an `Observer` should say of the frames.
         known: [n], latent frames given.
     """
 
@@ -159,6 +172,10 @@ class Windows(Examples):
     rows: Tensor
     prompt: Tensor
     weights: Tensor
+    mouth: Tensor
+    face: Tensor
+    heads: Tensor
+    seen: Tensor
     known: Tensor
 
     def __len__(self) -> int:
@@ -211,6 +228,7 @@ def draw_takes(
         width=shape.width,
         generator=generator,
         device=device,
+        behaviours=course.behaviours,
         look=course.look,
     )
     return take_clips(clips, tokenizer, rough=course.rough)
@@ -231,6 +249,10 @@ def take_clips(clips: Clips, tokenizer: PreTrainedTokenizerFast, *, rough: bool 
         rows=clips.audio_rows()[clip, frame],
         prompt=tokenize(tokenizer, clips.prompts).to(clips.frames.device),
         weights=_cell_weights(clips, clip, frame).half(),
+        mouth=clips.mouth[clip, frame].half(),
+        face=faces_of(clips.presenters).to(clips.frames.device),
+        heads=clips.regions.head[clip, frame].half(),
+        seen=observations_of(clips.pose, clips.portrait_pose)[clip, frame].half(),
         continues=clips.is_continuation,
     )
 
@@ -254,6 +276,10 @@ def encode_takes(takes: Takes, latents: Latents) -> Windows:
         rows=takes.rows,
         prompt=takes.prompt,
         weights=takes.weights,
+        mouth=takes.mouth,
+        face=takes.face,
+        heads=takes.heads,
+        seen=takes.seen,
         known=torch.where(takes.continues, KNOWN_LATENTS, 1),
     )
 

@@ -1,0 +1,284 @@
+"""Train low-rank changes over the folded transformer on what is to be seen in its videos.
+
+A loss on latents weighs the lips as it weighs all that it is told to weigh, and is content with a
+mouth between two that are likely. Here whole videos are generated, decoded, and read: by a reader
+of mouths, which is another than evaluation's, and by the observer of faces. What they read is held
+to what was drawn, and all that they do not look at is held to what the transformer did before.
+
+Source of the idea: the expert discriminator of Wav2Lip (arXiv 2008.10010); LoRA, arXiv 2106.09685.
+"""
+
+# b batch, t video frames, f latent frames, k frames that are looked at, h, w rows and columns
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from peft import LoraConfig
+from torch import Tensor
+
+from omniavatar.nano.changes import read_changes
+from omniavatar.nano.course import Course
+from omniavatar.nano.face_view import cut_out
+from omniavatar.nano.generator import Generator, roll_out
+from omniavatar.nano.observer import Observer, load_observer, see
+from omniavatar.nano.probe import Probe, gradient_energy
+from omniavatar.nano.reader import Reader, load_reader
+from omniavatar.nano.speech import SpeechBank
+from omniavatar.nano.train_fold import STEPS
+from omniavatar.nano.training import Recipe, Trainer, rank, read_average, train
+from omniavatar.nano.windows import (
+    MOUTH_WEIGHT,
+    Latents,
+    Windows,
+    load_speech_encoder,
+    read_windows,
+)
+
+RECIPE = Recipe(
+    learning_rate=1e-3,
+    betas=(0.9, 0.98),
+    weight_decay=0.0,
+    final_share=0.02,
+    warm_up=0.05,
+    decay=0.99,
+)
+
+PART = "lips"
+"""Its name, and its adapter's."""
+
+RANK = 6
+LAYERS = (
+    r"blocks\.\d+\.attn1\.(to_q|to_k|to_v|to_out\.0)"
+    r"|blocks\.\d+\.attn2\.(to_q|to_out\.0)"
+    r"|blocks\.\d+\.ffn\.net\.(0\.proj|2)"
+    r"|audio_cond_projs\.\d+"
+)
+"""Those that are changed, as a pattern of their names."""
+
+SEGMENT_LATENTS, LEAD_LATENTS = 9, 2
+"""Latent frames that are decoded, and how many of them first: a decoder begins without a past."""
+
+ANCHOR_WEIGHT, COLOUR_WEIGHT, SEEN_WEIGHT, DETAIL_WEIGHT = 10.0, 100.0, 0.3, 0.2
+MOVING, MOUTH = 0.3, 0.003
+"""Shares of the anchor's weight where something moves, and where the mouth is."""
+
+_MOUTH_SPREAD = (0.23, 0.20, 0.28)
+_SEEN_SPREAD = (0.5, 0.5, 0.3, 0.5, 0.5, 0.4, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """Who looks at what is generated."""
+
+    latents: Latents
+    reader: Reader
+    observer: Observer
+
+
+def train_lips(
+    speech: SpeechBank,  # noqa: ARG001  every part is given it
+    held_out: SpeechBank,
+    weights: Path,
+    *,
+    folder: Path,
+    seconds: float,
+    deadline: float,
+    course: Course,
+    from_weights: bool = False,
+    device: torch.device,
+) -> None:
+    """Train until the time is over.
+
+    Args:
+        from_weights: where there is no checkpoint, go on from the changes that are exported.
+        weights: where all other parts are exported.
+        folder: with the windows, and the expert that `train_reader` made.
+    """
+    torch.manual_seed(81 + rank())
+    latents, encoder = Latents.load(weights, device), load_speech_encoder(weights, device)
+    banks = {shape: read_windows(folder, shape, encoder, device) for shape in course.shapes}
+    experts = Experts(
+        latents,
+        read_average(folder / "expert.pt", Reader()).to(device),
+        load_observer(weights / "observer").to(device),
+    )
+    before = Generator.load(weights).to(device).eval().requires_grad_(False)
+    network = copy.deepcopy(before)
+    add_changes(network, read_changes(weights) if from_weights else {})
+    trainer = Trainer(
+        PART,
+        network,
+        RECIPE,
+        folder=folder,
+        seconds=seconds,
+        deadline=deadline,
+        settings={
+            "rank": RANK,
+            "clips": sum(map(len, banks.values())),
+            "weights": [ANCHOR_WEIGHT, COLOUR_WEIGHT, SEEN_WEIGHT, DETAIL_WEIGHT],
+            "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        },
+    )
+    generator = torch.Generator().manual_seed(82 + trainer.record.steps + 100_000 * rank())
+    torch.manual_seed(83 + trainer.record.steps + 100_000 * rank())
+    clips = min(28, *map(len, banks.values()))
+    reader = load_reader(weights / "reader").to(device)
+    probe = Probe(held_out, latents, encoder, reader, course=course, clips=clips, device=device)
+    trainer.prepared()
+    trainer.probe(**probe.score(trainer.average, steps=STEPS))
+
+    def loss() -> Tensor:
+        shape = course.shapes[trainer.record.steps % len(course.shapes)]
+        bank = banks[shape]
+        chosen = torch.randint(len(bank), (course.batch(shape),), generator=generator).to(device)
+        return lips_loss(network, before, bank.take(chosen), experts)
+
+    train(
+        trainer,
+        loss,
+        probe=lambda: probe.score(trainer.average, steps=STEPS),
+        probe_seconds=[seconds * share for share in (0.25, 0.5, 0.75)],
+    )
+
+
+def add_changes(
+    network: Generator, begin: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({})
+) -> None:
+    """Low-rank changes, which are all that is trained.
+
+    Args:
+        begin: matrices by layers, as of `read_changes`; others change nothing yet.
+    """
+    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS, lora_dropout=0.0)
+    network.requires_grad_(False)
+    network.transformer.add_adapter(config, adapter_name=PART)
+    for layer, pair in begin.items():
+        changed = network.transformer.get_submodule(layer)
+        for matrices, matrix in zip((changed.lora_A, changed.lora_B), pair, strict=True):
+            matrices[PART].weight.data.copy_(matrix)
+
+
+def changes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of a trained network's state, down and up of each layer: what `write_changes` takes."""
+    found = {}
+    for name, down in state.items():
+        layer, is_down, _ = name.removeprefix("transformer.").partition(f".lora_A.{PART}.weight")
+        if is_down:
+            found[layer] = (down, state[name.replace("lora_A", "lora_B")])
+    return found
+
+
+def lips_loss(network: Generator, before: Generator, windows: Windows, experts: Experts) -> Tensor:
+    """What is wrong to be seen, and how far all else is from what it was."""
+    device = windows.latents.device
+    noise = torch.randn(windows.latents.shape, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        made = roll_out(network, windows, noise, steps=STEPS)
+        frames, at = decode_segment(made, experts.latents)
+        heads = windows.heads[:, 0]
+        with torch.no_grad():
+            usual = roll_out(before, windows, noise, steps=STEPS)
+            usual_frames, _ = decode_segment(usual, experts.latents, at=at)
+            true_frames, _ = decode_segment(windows.latents.float(), experts.latents, at=at)
+            portraits = experts.latents.decode(windows.reference.float()[:, :, None])
+            wanted = observe(experts.observer, true_frames, portraits, heads).float()
+        read = experts.reader(cut_out(frames, windows.face).flatten(0, 1)).float()
+        seen = observe(experts.observer, frames, portraits, heads).float()
+    weights = windows.weights.float()
+    losses = {
+        "mouth": mouth_loss(read.unflatten(0, frames.shape[:2]), windows.mouth[:, at].float()),
+        "seen": SEEN_WEIGHT * behaviour_loss(seen, wanted),
+        "detail": DETAIL_WEIGHT * detail_loss(frames, true_frames, windows.heads[:, at].float()),
+        "anchor": ANCHOR_WEIGHT * anchor_loss(made, usual, weights),
+        "colour": COLOUR_WEIGHT * colour_loss(frames, usual_frames, true_frames, weights),
+    }
+    return torch.stack(list(losses.values())).sum()
+
+
+def decode_segment(
+    made: Tensor, latents: Latents, *, at: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Decode some latent frames.
+
+    Args:
+        at: frames to decode, as told by another call; None chooses.
+
+    Returns:
+        Frames [b, k, 3, 8h, 8w] in -1..1, and their numbers in the video, [k].
+    """
+    first_frame = 4 * LEAD_LATENTS - 3
+    length = min(SEGMENT_LATENTS, made.shape[2])
+    if at is None:
+        start = int(torch.randint(made.shape[2] - length + 1, ()))
+        at = torch.arange(first_frame, 4 * length - 3) + 4 * start
+    start = (int(at[0]) - first_frame) // 4
+    video = latents.decode(made[:, :, start : start + length], clamp=False)
+    return rearrange(video[:, :, first_frame:], "b c k h w -> b k c h w"), at
+
+
+def observe(observer: Observer, frames: Tensor, portraits: Tensor, heads: Tensor) -> Tensor:
+    """What `Observer.observe` says, with a gradient: [b, k, 3, 8h, 8w] -> [b, k, 7]."""
+    pairs = []
+    for clip, portrait, head in zip(frames, portraits, heads.long(), strict=True):
+        pictures = torch.cat([portrait[:, 0][None], clip]) * 127.5 + 127.5
+        views = see(pictures, head, side=observer.side)
+        pairs.append(torch.cat([views[:1].expand(len(clip), -1, -1, -1), views[1:]], dim=1))
+    return observer(torch.cat(pairs)).unflatten(0, frames.shape[:2])
+
+
+def mouth_loss(read: Tensor, wanted: Tensor) -> Tensor:
+    """How wrong mouths [b, k, 3] are, and how little they agree with what is wanted."""
+    spread = torch.tensor(_MOUTH_SPREAD, device=read.device)
+    read, wanted = read / spread, wanted / spread
+    wrong = (read - wanted).square().mean()
+    one, other = read - read.mean(1, keepdim=True), wanted - wanted.mean(1, keepdim=True)
+    variances = one.square().mean(1) * other.square().mean(1)
+    agreement = (one * other).mean(1) / (variances + 1e-2).sqrt()
+    return wrong + (1 - agreement).mean()
+
+
+def behaviour_loss(seen: Tensor, wanted: Tensor) -> Tensor:
+    """How far faces [b, k, 7] are, and how much they move, from what is asked."""
+    spread = torch.tensor(_SEEN_SPREAD, device=seen.device)
+
+    def described(tracks: Tensor) -> Tensor:
+        tracks = tracks / spread
+        moved = (tracks.var(1) + 1e-3).sqrt()
+        quick = (tracks.diff(dim=1).square().mean(1) + 1e-4).sqrt()
+        feeling = tracks[..., 4:].mean(1)
+        return torch.cat([moved, quick, feeling, tracks[..., 2:3].mean(1)], dim=1)
+
+    return (described(seen) - described(wanted)).square().mean()
+
+
+def detail_loss(frames: Tensor, true: Tensor, heads: Tensor) -> Tensor:
+    """How much softer heads are than true ones after the VAE."""
+    energy = gradient_energy(frames * 127.5, heads).mean(1)
+    wanted = gradient_energy(true * 127.5, heads).mean(1)
+    return (wanted / (energy + 1e-6)).log().clamp_min(0).square().mean()
+
+
+def anchor_loss(made: Tensor, usual: Tensor, weights: Tensor) -> Tensor:
+    """Squares of what changed, [b, c, f, h, w], least where the mouth is."""
+    hold = torch.where(weights == 1.0, 1.0, torch.where(weights == MOUTH_WEIGHT, MOUTH, MOVING))
+    return (hold * (made - usual).square().mean(1)).mean()
+
+
+def colour_loss(frames: Tensor, usual: Tensor, true: Tensor, weights: Tensor) -> Tensor:
+    """Squares of wrong colours, averaged over 8 x 8 pixels, of [b, k, 3, 8h, 8w].
+
+    What a mouth is read by must not be the colour of the skin around it: there every frame is held
+    to the true one, elsewhere the mean of all to what it was.
+    """
+    is_mouth = (weights == MOUTH_WEIGHT).any(1)  # [b, h, w]
+    change = F.avg_pool2d((frames - usual).mean(1), 8).square().mean(1)
+    wrong = F.avg_pool2d((frames - true).flatten(0, 1), 8).unflatten(0, frames.shape[:2])
+    mouth = wrong.square().mean((1, 2))
+    shares = is_mouth.sum().clamp_min(1), (~is_mouth).sum().clamp_min(1)
+    return (mouth * is_mouth).sum() / shares[0] + (change * ~is_mouth).sum() / shares[1]

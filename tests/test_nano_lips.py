@@ -1,0 +1,281 @@
+"""Low-rank changes of the bundled transformer: trained on what is seen, kept small, merged."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from einops import rearrange
+from safetensors.torch import load_file
+from torch import Tensor
+
+from omniavatar.nano.architecture import weights_folder
+from omniavatar.nano.changes import changes_file, read_changes, write_changes
+from omniavatar.nano.clips import sample_clips
+from omniavatar.nano.course import Shape
+from omniavatar.nano.export import export
+from omniavatar.nano.face_view import cut_out, face_view, faces_of
+from omniavatar.nano.flite import _phonemes
+from omniavatar.nano.generator import Generator
+from omniavatar.nano.observer import load_observer
+from omniavatar.nano.reader import SIDE, load_reader
+from omniavatar.nano.speech import SpeechBank, mouth_track, speech_bank
+from omniavatar.nano.train_lips import (
+    Experts,
+    add_changes,
+    anchor_loss,
+    behaviour_loss,
+    changes_of,
+    colour_loss,
+    decode_segment,
+    detail_loss,
+    lips_loss,
+    mouth_loss,
+)
+from omniavatar.nano.windows import (
+    MOUTH_WEIGHT,
+    Latents,
+    Windows,
+    encode_takes,
+    load_speech_encoder,
+    take_clips,
+)
+from omniavatar.weights.catalog import CATALOG
+from omniavatar.weights.load import load_models
+
+CPU = torch.device("cpu")
+TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def bank() -> SpeechBank:
+    return speech_bank(2, 8.0, seed=3)
+
+
+@pytest.fixture(scope="module")
+def latents() -> Latents:
+    return Latents.load(weights_folder(), CPU)
+
+
+@pytest.fixture(scope="module")
+def windows(bank: SpeechBank, latents: Latents) -> Windows:
+    from omniavatar.nano.architecture import build_tokenizer
+    from omniavatar.nano.prompts import VOCABULARY
+
+    shape = Shape(64, 64, 49)
+    clips = sample_clips(
+        bank,
+        count=2,
+        frames=shape.frames + 4,
+        height=shape.height,
+        width=shape.width,
+        generator=torch.Generator().manual_seed(4),
+        device=CPU,
+        continuation_share=0.5,
+        context_rows=10,
+    )
+    takes = take_clips(clips, build_tokenizer(VOCABULARY))
+    encoder = load_speech_encoder(weights_folder(), CPU)
+    heard = encode_takes(takes, latents).hear(encoder)
+    return heard.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+
+
+@pytest.fixture
+def network() -> Generator:
+    return Generator.load(weights_folder())
+
+
+def some_matrices() -> dict[str, tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        f"blocks.{number}.ffn.net.2": (
+            scale * torch.randn(3, 1024, generator=generator),
+            torch.randn(256, 3, generator=generator),
+        )
+        for number, scale in enumerate((1e-4, 1.0, 300.0))
+    }
+
+
+def test_changes_survive_eight_bits(tmp_path: Path) -> None:
+    matrices = some_matrices()
+    assert read_changes(tmp_path) == {}
+    write_changes(matrices, tmp_path)
+    found = read_changes(tmp_path)
+    assert found.keys() == matrices.keys()
+    for layer, (down, up) in matrices.items():
+        wanted, kept = up @ down, found[layer][1] @ found[layer][0]
+        assert (kept - wanted).norm() < 0.05 * wanted.norm()
+    assert changes_file(tmp_path).stat().st_size < 1.5 * 3 * 3 * (1024 + 256)
+
+
+def test_the_bundled_changes_are_merged_when_it_is_loaded(tmp_path: Path) -> None:
+    spec = CATALOG["nano"]
+    alone = load_file(weights_folder() / TRANSFORMER)
+    changes = read_changes(weights_folder())
+    assert len(changes) == 67
+    found = load_models(spec, device=CPU, dtype=torch.float32).transformer.state_dict()
+    for layer, (down, up) in changes.items():
+        wanted = alone[f"{layer}.weight"].float() + up @ down
+        assert torch.allclose(found[f"{layer}.weight"], wanted, atol=1e-5), layer
+    others = alone.keys() - {f"{layer}.weight" for layer in changes}
+    assert all(torch.equal(found[name], alone[name].float()) for name in others)
+
+    shutil.copytree(weights_folder(), tmp_path / "weights")
+    shutil.rmtree(changes_file(tmp_path / "weights").parent)
+    bare = load_models(spec, folder=tmp_path / "weights", device=CPU, dtype=torch.float32)
+    state = bare.transformer.state_dict()
+    assert all(torch.equal(state[name], alone[name].float()) for name in alone)
+
+
+def test_changes_that_are_begun_with_nothing_change_nothing(network: Generator) -> None:
+    before = network.transformer.state_dict()["blocks.0.ffn.net.2.weight"].clone()
+    add_changes(network)
+    found = changes_of(network.state_dict())
+    assert found.keys() == read_changes(weights_folder()).keys()
+    assert all(not up.any() for _, up in found.values())
+    trained = [name for name, p in network.named_parameters() if p.requires_grad]
+    assert all("lora_" in name for name in trained)
+    kept = network.transformer.state_dict()["blocks.0.ffn.net.2.base_layer.weight"]
+    assert torch.equal(kept, before)
+
+
+def test_training_goes_on_from_exported_changes_and_exports_them_again(
+    network: Generator, bank: SpeechBank, tmp_path: Path
+) -> None:
+    begin = read_changes(weights_folder())
+    add_changes(network, begin)
+    found = changes_of(network.state_dict())
+    for layer, pair in begin.items():
+        assert all(map(torch.equal, found[layer], pair)), layer
+
+    torch.save({"average": network.state_dict()}, tmp_path / "lips.pt")
+    (tmp_path / "lips.json").write_text("{}")
+    export(tmp_path, tmp_path, speech=bank, only=("lips",))
+    again = read_changes(tmp_path)
+    for layer, (down, up) in begin.items():
+        wanted = up @ down
+        assert (again[layer][1] @ again[layer][0] - wanted).norm() < 0.05 * wanted.norm()
+
+    # Changes of a transformer that is not there any more would spoil the next one.
+    torch.save({"average": Generator().state_dict()}, tmp_path / "fold.pt")
+    (tmp_path / "fold.json").write_text("{}")
+    export(tmp_path, tmp_path, speech=bank, only=("fold",))
+    assert read_changes(tmp_path) == {}
+
+
+def test_the_loss_teaches_the_changes_alone(
+    network: Generator, windows: Windows, latents: Latents
+) -> None:
+    before = Generator.load(weights_folder()).eval().requires_grad_(False)
+    add_changes(network)
+    weights = weights_folder()
+    experts = Experts(latents, load_reader(weights / "reader"), load_observer(weights / "observer"))
+    torch.manual_seed(5)
+    lips_loss(network, before, windows, experts).backward()
+    taught = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    # While all is zero, only the second matrix of each pair feels anything.
+    assert taught == {f"transformer.{layer}.lora_B.lips.weight" for layer in read_changes(weights)}
+
+
+def test_a_segment_is_what_is_decoded_of_the_whole(windows: Windows, latents: Latents) -> None:
+    made = windows.latents
+    whole = rearrange(latents.decode(made), "b c t h w -> b t c h w")
+    starts = set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        frames, at = decode_segment(made, latents)
+        starts.add(int(at[0]))
+        # What was forgotten before the segment is forgotten after its lead, nearly.
+        assert (frames - whole[:, at]).abs().mean() < 0.01
+        assert frames.shape[1] == len(at) == 28
+    assert len(starts) > 1
+
+
+def test_heads_are_cut_out_with_a_gradient_as_without(bank: SpeechBank) -> None:
+    clips = sample_clips(
+        bank,
+        count=2,
+        frames=2,
+        height=64,
+        width=96,
+        generator=torch.Generator().manual_seed(6),
+        device=CPU,
+        context_rows=10,
+    )
+    frames = clips.frames.float().requires_grad_()
+    found = cut_out(frames, faces_of(clips.presenters))
+    found.sum().backward()
+    assert found.shape == (2, 2, 3, SIDE, SIDE)
+    assert (found - face_view(clips.frames, clips.presenters)).abs().max() <= 0.5
+    assert frames.grad is not None
+    assert frames.grad.any()
+
+
+def test_what_is_seen_right_costs_nothing() -> None:
+    generator = torch.Generator().manual_seed(7)
+    mouth, seen = (torch.rand(2, 28, n, generator=generator) for n in (3, 7))
+    frames = torch.rand(2, 28, 3, 32, 32, generator=generator) * 2 - 1
+    heads = torch.tensor([8.0, 8.0, 24.0, 24.0]).expand(2, 28, -1)
+    weights = torch.ones(2, 8, 4, 4)
+    weights[:, :, 1, 1], weights[:, :, 2, 2] = MOUTH_WEIGHT, 2.5
+    made = torch.randn(2, 16, 8, 4, 4, generator=generator)
+
+    assert mouth_loss(mouth, mouth) < 0.02
+    assert behaviour_loss(seen, seen) == 0
+    assert detail_loss(frames, frames, heads) == 0
+    assert anchor_loss(made, made, weights) == 0
+    assert colour_loss(frames, frames, frames, weights) == 0
+
+    assert mouth_loss(mouth * 0.5, mouth) > mouth_loss(mouth * 0.9, mouth)
+    assert mouth_loss(mouth.flip(1), mouth) > 0.5
+    assert behaviour_loss(seen * 0.2, seen) > 0
+    soft = frames * 0.5
+    assert detail_loss(soft, frames, heads) == pytest.approx(math.log(4) ** 2, rel=0.01)
+    assert detail_loss(frames, soft, heads) == 0  # sharper is not held against it
+
+
+def test_the_mouth_is_the_freest() -> None:
+    weights = torch.ones(1, 2, 3, 3)
+    weights[:, :, 1, 1], weights[:, :, 2, 2] = MOUTH_WEIGHT, 2.5
+    usual = torch.zeros(1, 16, 2, 3, 3)
+
+    def changed(row: int, column: int) -> float:
+        made = usual.clone()
+        made[..., row, column] += 1
+        return anchor_loss(made, usual, weights).item()
+
+    still, mouth, moving = changed(0, 0), changed(1, 1), changed(2, 2)
+    assert still > 3 * moving > 50 * mouth > 0
+
+
+def test_skin_around_a_mouth_may_not_glow() -> None:
+    weights = torch.ones(1, 2, 4, 4)
+    weights[:, :, 1:3, 1:3] = MOUTH_WEIGHT
+    usual, true = torch.zeros(1, 6, 3, 32, 32), torch.full((1, 6, 3, 32, 32), 0.1)
+
+    def wrong(**changes: float) -> float:
+        made = usual.clone()
+        made[..., 8:24, 8:24] = 0.1
+        made[..., 8:24, 8:24] += changes.get("mouth", 0.0)
+        made[..., :8, :] += changes.get("hair", 0.0)
+        # Comes and goes: in the mean of all frames it would not be seen.
+        made[:, ::2, :, 8:24, 8:24] += changes.get("flicker", 0.0)
+        made[:, 1::2, :, 8:24, 8:24] -= changes.get("flicker", 0.0)
+        return colour_loss(made, usual, true, weights).item()
+
+    assert wrong() == pytest.approx(0, abs=1e-9)
+    assert wrong(mouth=0.2) == pytest.approx(0.04, rel=0.01)
+    assert wrong(flicker=0.2) == pytest.approx(0.04, rel=0.01)
+    assert wrong(hair=0.2) == pytest.approx(0.04 / 3, rel=0.01)
+
+
+def test_flites_lips_close_where_it_says_that_a_stop_begins() -> None:
+    spoken = _phonemes("pau:0.2 aa:0.6 p:0.8 aa:1.2 pau:1.4")
+    opening = mouth_track(spoken, 35)[0][:, 0]
+    at = [round(second * 25) for second in (0.5, 0.7, 1.0)]
+    assert opening[at[0]] > 0.5
+    assert opening[at[1]] < 0.05
+    assert opening[at[2]] > 0.5
+    # Half way: not closed by the 50 ms by which espeak's stops begin before they burst.
+    assert opening[round(0.56 * 25)] > 0.4
