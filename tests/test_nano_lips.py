@@ -10,7 +10,7 @@ from einops import rearrange
 from safetensors.torch import load_file
 from torch import Tensor
 
-from omniavatar.nano.architecture import weights_folder
+from omniavatar.nano.architecture import build_tokenizer, weights_folder
 from omniavatar.nano.changes import changes_file, read_changes, write_changes
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.course import Shape
@@ -19,6 +19,7 @@ from omniavatar.nano.face_view import cut_out, face_view, faces_of
 from omniavatar.nano.flite import _phonemes
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.observer import load_observer
+from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import SIDE, load_reader
 from omniavatar.nano.speech import SpeechBank, mouth_track, speech_bank
 from omniavatar.nano.train_lips import (
@@ -60,9 +61,6 @@ def latents() -> Latents:
 
 @pytest.fixture(scope="module")
 def windows(bank: SpeechBank, latents: Latents) -> Windows:
-    from omniavatar.nano.architecture import build_tokenizer
-    from omniavatar.nano.prompts import VOCABULARY
-
     shape = Shape(64, 64, 49)
     clips = sample_clips(
         bank,

@@ -239,7 +239,6 @@ def some_windows(count: int) -> Windows:
         mouth=torch.rand(count, 17, 3),
         face=torch.tensor([0.0, 0.0, 0.5]).expand(count, -1).clone(),
         heads=torch.tensor([4, 4, 28, 28]).expand(count, 17, -1).clone(),
-        seen=torch.rand(count, 17, 7),
         known=known,
     )
 

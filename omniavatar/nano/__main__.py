@@ -277,7 +277,7 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
     elif options.part == "lips":
         from omniavatar.nano.train_lips import train_lips
 
-        train_lips(speech, held_out, _weights(options), from_weights=options.from_weights, **common)
+        train_lips(held_out, _weights(options), from_weights=options.from_weights, **common)
     elif options.part == "fold":
         from omniavatar.nano.train_fold import fold_guidance
 

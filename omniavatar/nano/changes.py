@@ -6,15 +6,18 @@ is a quarter of a megabyte, and not sixteen.
 
 # r rank, i, o numbers that a layer takes and gives
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from omniavatar.weights.files import CHANGES_FOLDER
+from omniavatar.weights.lora_files import read_lora
+from omniavatar.weights.presets import LoraChoice
 
 _LARGEST = 240.0
 """To which the largest number of a matrix is scaled; the format reaches 448."""
@@ -49,12 +52,12 @@ def write_changes(matrices: Mapping[str, tuple[Tensor, Tensor]], weights: Path) 
 def read_changes(weights: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """What `write_changes` wrote, in float32; empty where there is nothing."""
     file = changes_file(weights)
-    tensors = load_file(file) if file.exists() else {}
-    found = {}
-    for name in tensors:
-        layer, alpha, _ = name.removeprefix("transformer.").partition(".alpha")
-        if alpha:
-            down, up = (tensors[f"transformer.{layer}.lora_{side}.weight"].float() for side in "AB")
-            share = (tensors[name].item() / len(down)) ** 0.5
-            found[layer] = (down * share, up * share)
-    return found
+    if not file.exists():
+        return {}
+    return {
+        layer: (
+            change.down.float() * math.sqrt(change.scale),
+            change.up.float() * math.sqrt(change.scale),
+        )
+        for layer, change in read_lora(LoraChoice(file)).changes.items()
+    }

@@ -65,7 +65,6 @@ class Clips:
         behaviour: [n] int64, index into `prompts.WIDE_BEHAVIOURS`.
         mood: [n] int64, index into `prompts.WIDE_MOODS`.
         pose: tracks of head, eyes, brows, mouth and smile, each [n, t] (mouth [n, t, 3]).
-        portrait_pose: the same of the portrait, [n, 1].
         regions: boxes of mouth, eyes and head in pixels, [n, t, 4] each.
         static: [n, h, w] bool, pixels equal in all frames and in the reference.
         is_continuation: [n] bool.
@@ -81,7 +80,6 @@ class Clips:
     behaviour: Tensor
     mood: Tensor
     pose: Pose
-    portrait_pose: Pose
     regions: Regions
     static: Tensor
     is_continuation: Tensor
@@ -389,7 +387,6 @@ def sample_clips(
         behaviour=behaviour.to(device),
         mood=mood.to(device),
         pose=shown_pose,
-        portrait_pose=pose.map(lambda track: track[:, :1].to(device)),
         regions=regions(presenters, shown_pose, height=height, width=width),
         static=(pictures == pictures[:, :1]).all(2).all(1),
         is_continuation=continues.to(device),

@@ -21,7 +21,12 @@ from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_lips import changes_of
 from omniavatar.nano.train_speech_encoder import SpeechReader
 from omniavatar.nano.train_vae import read_vae
-from omniavatar.nano.training import read_average, read_records, write_records
+from omniavatar.nano.training import (
+    read_average,
+    read_average_state,
+    read_records,
+    write_records,
+)
 from omniavatar.nano.windows import Latents
 
 PARTS = ("vae", "speech-encoder", "reader", "transformer", "fold", "lips")
@@ -65,17 +70,8 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         records.pop("lips", None)
         changes_file(weights).unlink(missing_ok=True)
     if "lips" in only:
-        write_changes(changes_of(_read_state(runs, "lips")), weights)
+        write_changes(changes_of(read_average_state(runs / "lips.pt")), weights)
     write_records(weights, {**records, **{part: _record(runs, part) for part in only}})
-
-
-def _read_state(runs: Path, part: str) -> dict[str, Tensor]:
-    """The moving average of a checkpoint, which is not that of a whole network."""
-    path = runs / f"{part}.pt"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing. Run `python -m omniavatar.nano {part}` first.")
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["average"]
-    return state
 
 
 def _record(runs: Path, part: str) -> dict[str, Any]:

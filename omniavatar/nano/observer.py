@@ -83,8 +83,7 @@ class Observer(nn.Module):
         """
         tracks = []
         for clip, portrait, head in zip(frames, portraits, heads, strict=True):
-            views = see(torch.cat([portrait[None], clip]), head, side=self.side)
-            pairs = torch.cat([views[:1].expand(len(clip), -1, -1, -1), views[1:]], dim=1)
+            pairs = pair_up(clip, portrait, head, side=self.side)
             tracks.append(torch.cat([self(part) for part in pairs.split(128)]))
         return torch.stack(tracks)
 
@@ -98,6 +97,21 @@ def see(pictures: Tensor, head: Tensor, *, side: int) -> Tensor:
         for view in (whole[..., top:bottom, left:right], whole)
     ]
     return torch.cat(views, dim=1)
+
+
+def pair_up(clip: Tensor, portrait: Tensor, head: Tensor, *, side: int) -> Tensor:
+    """The portrait beside each frame, as an `Observer` takes them.
+
+    Args:
+        clip: [t, 3, h, w] in 0..255.
+        portrait: [3, h, w].
+        head: [4] box in pixels.
+
+    Returns:
+        [t, 12, s, s].
+    """
+    views = see(torch.cat([portrait[None], clip]), head, side=side)
+    return torch.cat([views[:1].expand(len(clip), -1, -1, -1), views[1:]], dim=1)
 
 
 def observations_of(pose: Pose, at_portrait: Pose) -> Tensor:

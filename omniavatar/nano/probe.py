@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
@@ -22,7 +21,7 @@ from omniavatar.nano.regions import inside
 from omniavatar.nano.sheet import write_sheet
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import correlation
-from omniavatar.nano.windows import LEAD_FRAMES, Latents, encode_takes, take_clips
+from omniavatar.nano.windows import LEAD_FRAMES, Latents, as_frames, encode_takes, take_clips
 
 
 class Probe:
@@ -96,8 +95,7 @@ class Probe:
         windows = self._windows
         with torch.autocast(windows.latents.device.type, torch.bfloat16):
             latents = generate(network, windows, steps=steps, seed=44)
-            video = rearrange(self._latents.decode(latents), "n c t h w -> n t c h w")
-        return ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+            return as_frames(self._latents.decode(latents))
 
     def _detail(self, frames: Tensor) -> Tensor:
         """Gradient energy of the head after frame 0 over that of frame 0, [n]."""

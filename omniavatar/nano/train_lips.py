@@ -26,7 +26,7 @@ from omniavatar.nano.changes import read_changes
 from omniavatar.nano.course import Course
 from omniavatar.nano.face_view import cut_out
 from omniavatar.nano.generator import Generator, roll_out
-from omniavatar.nano.observer import Observer, load_observer, see
+from omniavatar.nano.observer import Observer, load_observer, pair_up
 from omniavatar.nano.probe import Probe, gradient_energy
 from omniavatar.nano.reader import Reader, load_reader
 from omniavatar.nano.speech import SpeechBank
@@ -82,7 +82,6 @@ class Experts:
 
 
 def train_lips(
-    speech: SpeechBank,  # noqa: ARG001  every part is given it
     held_out: SpeechBank,
     weights: Path,
     *,
@@ -96,9 +95,9 @@ def train_lips(
     """Train until the time is over.
 
     Args:
-        from_weights: where there is no checkpoint, go on from the changes that are exported.
         weights: where all other parts are exported.
         folder: with the windows, and the expert that `train_reader` made.
+        from_weights: where there is no checkpoint, go on from the changes that are exported.
     """
     torch.manual_seed(81 + rank())
     latents, encoder = Latents.load(weights, device), load_speech_encoder(weights, device)
@@ -224,11 +223,10 @@ def decode_segment(
 
 def observe(observer: Observer, frames: Tensor, portraits: Tensor, heads: Tensor) -> Tensor:
     """What `Observer.observe` says, with a gradient: [b, k, 3, 8h, 8w] -> [b, k, 7]."""
-    pairs = []
-    for clip, portrait, head in zip(frames, portraits, heads.long(), strict=True):
-        pictures = torch.cat([portrait[:, 0][None], clip]) * 127.5 + 127.5
-        views = see(pictures, head, side=observer.side)
-        pairs.append(torch.cat([views[:1].expand(len(clip), -1, -1, -1), views[1:]], dim=1))
+    pairs = [
+        pair_up(127.5 * clip + 127.5, 127.5 * portrait[:, 0] + 127.5, head, side=observer.side)
+        for clip, portrait, head in zip(frames, portraits, heads.long(), strict=True)
+    ]
     return observer(torch.cat(pairs)).unflatten(0, frames.shape[:2])
 
 

@@ -20,7 +20,7 @@ from omniavatar.nano.reader import READINGS, Reader
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import correlation
 from omniavatar.nano.training import Recipe, Trainer, train
-from omniavatar.nano.windows import Latents
+from omniavatar.nano.windows import Latents, as_frames
 
 RECIPE = Recipe(learning_rate=1.5e-3, weight_decay=0.01, decay=0.995)
 
@@ -108,8 +108,7 @@ def _after(latents: Latents, frames: Tensor) -> Tensor:
             latents.decode(latents.encode(rearrange(part, "n t c h w -> n c t h w") / 127.5 - 1))
             for part in frames.split(32)
         ]
-    video = rearrange(torch.cat(parts), "n c t h w -> n t c h w")
-    return ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return as_frames(torch.cat(parts))
 
 
 def _views(clips: Clips) -> Tensor:

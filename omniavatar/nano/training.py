@@ -333,13 +333,22 @@ def read_average(path: Path, network: Network) -> Network:
     Raises:
         FileNotFoundError: the part that makes the checkpoint has not run.
     """
+    network.load_state_dict(read_average_state(path))
+    return network.eval().requires_grad_(False)
+
+
+def read_average_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of that average by their names.
+
+    Raises:
+        FileNotFoundError: the part that makes the checkpoint has not run.
+    """
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing. Run `python -m omniavatar.nano {path.stem}` first."
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(state["average"])
-    return network.eval().requires_grad_(False)
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["average"]
+    return state
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -26,7 +26,6 @@ from omniavatar.nano.architecture import OVERLAP_FRAMES, PAD, build_tokenizer
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
 from omniavatar.nano.course import Course, Shape
 from omniavatar.nano.face_view import faces_of
-from omniavatar.nano.observer import observations_of
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.regions import inside, to_latent_cells
 from omniavatar.nano.rough_speech import roughen
@@ -89,6 +88,12 @@ class Latents:
         )
 
 
+def as_frames(video: Tensor) -> Tensor:
+    """What is decoded as pictures: [n, 3, t, h, w] in -1..1 -> [n, t, 3, h, w] uint8."""
+    pixels = ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return rearrange(pixels, "n c t h w -> n t c h w")
+
+
 def load_speech_encoder(weights: Path, device: torch.device) -> Wav2Vec2Model:
     """Read the exported speech encoder."""
     encoder = Wav2Vec2Model.from_pretrained(weights / "speech_encoder", dtype=torch.float32)
@@ -129,7 +134,7 @@ class Takes(Examples):
             them, a continuation after the lead.
         reference: [n, 3, 8h, 8w] uint8.
         speech, rows, prompt, weights: see `Windows`.
-        mouth, face, heads, seen: see `Windows`.
+        mouth, face, heads: see `Windows`.
         continues: [n] bool.
     """
 
@@ -142,7 +147,6 @@ class Takes(Examples):
     mouth: Tensor
     face: Tensor
     heads: Tensor
-    seen: Tensor
     continues: Tensor
 
 
@@ -161,7 +165,6 @@ class Windows(Examples):
         mouth: [n, t, 3] opening, width and rounding, as drawn.
         face: [n, 3], see `face_view.faces_of`.
         heads: [n, t, 4] box of the head in pixels.
-        seen: [n, t, 7], what an `Observer` should say of the frames.
         known: [n], latent frames given.
     """
 
@@ -175,7 +178,6 @@ class Windows(Examples):
     mouth: Tensor
     face: Tensor
     heads: Tensor
-    seen: Tensor
     known: Tensor
 
     def __len__(self) -> int:
@@ -252,7 +254,6 @@ def take_clips(clips: Clips, tokenizer: PreTrainedTokenizerFast, *, rough: bool 
         mouth=clips.mouth[clip, frame].half(),
         face=faces_of(clips.presenters).to(clips.frames.device),
         heads=clips.regions.head[clip, frame].half(),
-        seen=observations_of(clips.pose, clips.portrait_pose)[clip, frame].half(),
         continues=clips.is_continuation,
     )
 
@@ -279,7 +280,6 @@ def encode_takes(takes: Takes, latents: Latents) -> Windows:
         mouth=takes.mouth,
         face=takes.face,
         heads=takes.heads,
-        seen=takes.seen,
         known=torch.where(takes.continues, KNOWN_LATENTS, 1),
     )
 
