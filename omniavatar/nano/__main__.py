@@ -102,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     speech.add_argument("--held-out-streams", type=int, default=32)
     speech.add_argument("--seconds", type=float, default=60.0, help="length of a stream")
     speech.add_argument("--processes", type=int, default=1)
+    speech.add_argument("--further", type=Path, help="folder of other speech, mono at 16 kHz")
+    speech.add_argument("--weights", type=Path, help="whose speech encoder guesses its mouths")
+    speech.add_argument("--device", default="cpu", help="for that")
     _add_course(speech)
 
     data = parts.add_parser("data", help="draw a contact sheet")
@@ -123,10 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("vae", "reader", "expert"):
             part.add_argument("--clips", type=int, help="drawn before training")
 
-        if name in ("transformer", "vae", "speech-encoder", "lips"):
+        if name in ("transformer", "vae", "speech-encoder"):
             part.add_argument(
                 "--from-weights", action="store_true", help="go on from what is exported"
             )
+        if name == "lips":
+            part.add_argument("--further", action="store_true", help="over exported changes")
+            part.add_argument("--observer", type=Path, help="another than evaluation's")
 
     takes = parts.add_parser("takes", help="draw the transformer's clips before there is a VAE")
     takes.add_argument("--to", type=Path, required=True, help="folder, of 10 MB a clip")
@@ -185,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     observer.add_argument("--look", default="drawn", choices=("drawn", "wide"), help="of people")
     observer.add_argument("--presenters", type=int, default=1400, help="to learn from")
     observer.add_argument("--passes", type=int, default=20, help="over all of them")
+    observer.add_argument("--seed", type=int, default=61, help="of the people that it sees")
     observer.add_argument("--device", default="cpu")
 
     judge = parts.add_parser("judge", help="train the judge of behaviours")
@@ -217,7 +224,20 @@ def _make_speech(options: argparse.Namespace) -> None:
             manner=manner,
             flite=flite,
         )
+        if options.further and not held_out:
+            bank = _with_further_speech(bank, options)
         write_speech(bank, options.runs, held_out=held_out)
+
+
+def _with_further_speech(bank: "SpeechBank", options: argparse.Namespace) -> "SpeechBank":
+    import torch
+
+    from omniavatar.nano.further_speech import further_speech
+    from omniavatar.nano.windows import load_speech_encoder
+
+    device = torch.device(options.device)
+    encoder = load_speech_encoder(_weights(options), device)
+    return bank.joined(further_speech(options.further, bank, encoder, device=device))
 
 
 def _train(options: argparse.Namespace, deadline: float) -> None:
@@ -277,7 +297,13 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
     elif options.part == "lips":
         from omniavatar.nano.train_lips import train_lips
 
-        train_lips(held_out, _weights(options), from_weights=options.from_weights, **common)
+        train_lips(
+            held_out,
+            _weights(options),
+            further=options.further,
+            observer=options.observer,
+            **common,
+        )
     elif options.part == "fold":
         from omniavatar.nano.train_fold import fold_guidance
 
@@ -405,6 +431,7 @@ def _train_observer(options: argparse.Namespace) -> None:
         look=options.look,
         presenters=options.presenters,
         passes=options.passes,
+        seed=options.seed,
         device=options.device,
     )
     for name, agreement in scores.items():

@@ -1,7 +1,8 @@
 """The low-rank changes of the bundled transformer as a file: diffusers' names, eight bits a number.
 
 They lie beside the transformer and not in it, as the published adapters do: what is trained again
-is a quarter of a megabyte, and not sixteen.
+is a quarter of a megabyte, and not sixteen. What is trained further lies in a second file, beside
+the first; the changes of both are added.
 """
 
 # r rank, i, o numbers that a layer takes and gives
@@ -11,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,39 +19,42 @@ from omniavatar.weights.files import CHANGES_FOLDER
 from omniavatar.weights.lora_files import read_lora
 from omniavatar.weights.presets import LoraChoice
 
-_LARGEST = 240.0
-"""To which the largest number of a matrix is scaled; the format reaches 448."""
+_KIND, _LARGEST = torch.float8_e5m2, 2.0**14
+"""How numbers are kept, and to which the largest of a matrix is scaled; the format reaches four
+times that. Of its bits more are alike than of e4m3's, so that what git keeps is a sixth smaller."""
 
 
-def changes_file(weights: Path) -> Path:
-    """Where a checkpoint in the layout of diffusers keeps its own low-rank changes."""
-    return weights / CHANGES_FOLDER / LORA_WEIGHT_NAME_SAFE
+FIRST, FURTHER = "first", "further"
+"""Names of the changes: those of the bare transformer, and those that were trained over them."""
+
+Matrices = Mapping[str, tuple[Tensor, Tensor]]
+"""Down [r, i] and up [o, r] by the name of the changed layer; a change is their product."""
 
 
-def write_changes(matrices: Mapping[str, tuple[Tensor, Tensor]], weights: Path) -> None:
-    """Write low-rank changes.
+def changes_file(weights: Path, name: str = FIRST) -> Path:
+    """Where a checkpoint in the layout of diffusers keeps low-rank changes of its own."""
+    return weights / CHANGES_FOLDER / f"{name}.safetensors"
 
-    Args:
-        matrices: down [r, i] and up [o, r] by the name of the changed layer; a change is their
-            product.
-    """
+
+def write_changes(matrices: Matrices, weights: Path, name: str = FIRST) -> None:
+    """Write low-rank changes."""
     tensors = {}
     for layer, (down, up) in matrices.items():
         scale = 1.0
-        for name, matrix in (("lora_A", down), ("lora_B", up)):
+        for part, matrix in (("lora_A", down), ("lora_B", up)):
             largest = max(matrix.abs().max().item(), 1e-12)
             scale *= largest / _LARGEST
-            small = (matrix.float() * (_LARGEST / largest)).to(torch.float8_e4m3fn)
-            tensors[f"transformer.{layer}.{name}.weight"] = small.contiguous()
+            small = (matrix.float() * (_LARGEST / largest)).to(_KIND)
+            tensors[f"transformer.{layer}.{part}.weight"] = small.contiguous()
         tensors[f"transformer.{layer}.alpha"] = torch.tensor(scale * len(down))
-    file = changes_file(weights)
+    file = changes_file(weights, name)
     file.parent.mkdir(exist_ok=True)
     save_file(tensors, file, {"format": "pt"})
 
 
-def read_changes(weights: Path) -> dict[str, tuple[Tensor, Tensor]]:
+def read_changes(weights: Path, name: str = FIRST) -> dict[str, tuple[Tensor, Tensor]]:
     """What `write_changes` wrote, in float32; empty where there is nothing."""
-    file = changes_file(weights)
+    file = changes_file(weights, name)
     if not file.exists():
         return {}
     return {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from omniavatar.nano.architecture import SIZE, build_speech_encoder, build_tokenizer
 from omniavatar.nano.audio_code import write_pack
-from omniavatar.nano.changes import changes_file, write_changes
+from omniavatar.nano.changes import FIRST, FURTHER, changes_file, write_changes
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.emphasis import RECORD
 from omniavatar.nano.generator import Generator
@@ -31,6 +31,9 @@ from omniavatar.nano.windows import Latents
 
 PARTS = ("vae", "speech-encoder", "reader", "transformer", "fold", "lips")
 """Trained parts, in the order in which they depend on each other."""
+
+LIPS = {FIRST: "lips", FURTHER: "lips, further"}
+"""What the records call the changes."""
 
 
 def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ...] = PARTS) -> None:
@@ -67,11 +70,16 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
     if not {"transformer", "fold"}.isdisjoint(only):
         # What was emphasised and changed is not there any more.
         records.pop(RECORD, None)
-        records.pop("lips", None)
-        changes_file(weights).unlink(missing_ok=True)
+        for name in (FIRST, FURTHER):
+            records.pop(LIPS[name], None)
+            changes_file(weights, name).unlink(missing_ok=True)
+    new = {part: _record(runs, part) for part in only}
     if "lips" in only:
-        write_changes(changes_of(read_average_state(runs / "lips.pt")), weights)
-    write_records(weights, {**records, **{part: _record(runs, part) for part in only}})
+        name = FURTHER if new["lips"]["settings"]["further"] else FIRST
+        changes_file(weights, FURTHER).unlink(missing_ok=True)
+        write_changes(changes_of(read_average_state(runs / "lips.pt")), weights, name)
+        new[LIPS[name]] = new.pop("lips")
+    write_records(weights, {**records, **new})
 
 
 def _record(runs: Path, part: str) -> dict[str, Any]:

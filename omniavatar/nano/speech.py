@@ -178,6 +178,24 @@ class SpeechBank:
             classes=self.classes.to(device),
         )
 
+    def first(self, streams: int) -> "SpeechBank":
+        """So many of its streams."""
+        return SpeechBank(
+            samples=self.samples[:streams],
+            mouth=self.mouth[:streams],
+            classes=self.classes[:streams],
+        )
+
+    def joined(self, other: "SpeechBank") -> "SpeechBank":
+        """The streams of both, which are of equal length."""
+        import torch
+
+        return SpeechBank(
+            samples=torch.cat([self.samples, other.samples]),
+            mouth=torch.cat([self.mouth, other.mouth]),
+            classes=torch.cat([self.classes, other.classes]),
+        )
+
 
 def visemes_of(phoneme: str, *, language: str = "en") -> tuple[str, ...]:
     """The mouth shapes that a phoneme goes through: one, or two and more for a diphthong.

@@ -14,7 +14,6 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from einops import rearrange
 from peft import LoraConfig
 from torch import Tensor
 
-from omniavatar.nano.changes import read_changes
+from omniavatar.nano.changes import FIRST, Matrices, read_changes
 from omniavatar.nano.course import Course
 from omniavatar.nano.face_view import cut_out
 from omniavatar.nano.generator import Generator, roll_out
@@ -52,9 +51,10 @@ RECIPE = Recipe(
 PART = "lips"
 """Its name, and its adapter's."""
 
-RANK = 6
+RANK = 4
 LAYERS = (
-    r"blocks\.\d+\.attn1\.(to_q|to_k|to_v|to_out\.0)"
+    r"audio_proj\.proj"
+    r"|blocks\.\d+\.attn1\.(to_q|to_k|to_v|to_out\.0)"
     r"|blocks\.\d+\.attn2\.(to_q|to_out\.0)"
     r"|blocks\.\d+\.ffn\.net\.(0\.proj|2)"
     r"|audio_cond_projs\.\d+"
@@ -64,9 +64,12 @@ LAYERS = (
 SEGMENT_LATENTS, LEAD_LATENTS = 9, 2
 """Latent frames that are decoded, and how many of them first: a decoder begins without a past."""
 
-ANCHOR_WEIGHT, COLOUR_WEIGHT, SEEN_WEIGHT, DETAIL_WEIGHT = 10.0, 100.0, 0.3, 0.2
-MOVING, MOUTH = 0.3, 0.003
+ANCHOR_WEIGHT, COLOUR_WEIGHT, SEEN_WEIGHT, DETAIL_WEIGHT = 10.0, 100.0, 1.0, 0.5
+MOVING, MOUTH = 0.1, 0.003
 """Shares of the anchor's weight where something moves, and where the mouth is."""
+
+FEELING = 2.0
+"""How much more smiles and sadness count than motion: they are slight, and hold all the time."""
 
 _MOUTH_SPREAD = (0.23, 0.20, 0.28)
 _SEEN_SPREAD = (0.5, 0.5, 0.3, 0.5, 0.5, 0.4, 0.5)
@@ -89,7 +92,8 @@ def train_lips(
     seconds: float,
     deadline: float,
     course: Course,
-    from_weights: bool = False,
+    further: bool = False,
+    observer: Path | None = None,
     device: torch.device,
 ) -> None:
     """Train until the time is over.
@@ -97,7 +101,9 @@ def train_lips(
     Args:
         weights: where all other parts are exported.
         folder: with the windows, and the expert that `train_reader` made.
-        from_weights: where there is no checkpoint, go on from the changes that are exported.
+        further: train over the first changes that are exported, which stay as they are.
+        observer: where another observer is than evaluation's, so that nobody is taught to please
+            the one by whom all are measured; None takes evaluation's.
     """
     torch.manual_seed(81 + rank())
     latents, encoder = Latents.load(weights, device), load_speech_encoder(weights, device)
@@ -105,11 +111,13 @@ def train_lips(
     experts = Experts(
         latents,
         read_average(folder / "expert.pt", Reader()).to(device),
-        load_observer(weights / "observer").to(device),
+        load_observer(observer or weights / "observer").to(device),
     )
     before = Generator.load(weights).to(device).eval().requires_grad_(False)
     network = copy.deepcopy(before)
-    add_changes(network, read_changes(weights) if from_weights else {})
+    if further:
+        merge_changes(network, read_changes(weights, FIRST))
+    add_changes(network)
     trainer = Trainer(
         PART,
         network,
@@ -119,6 +127,7 @@ def train_lips(
         deadline=deadline,
         settings={
             "rank": RANK,
+            "further": further,
             "clips": sum(map(len, banks.values())),
             "weights": [ANCHOR_WEIGHT, COLOUR_WEIGHT, SEEN_WEIGHT, DETAIL_WEIGHT],
             "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
@@ -146,24 +155,22 @@ def train_lips(
     )
 
 
-def add_changes(
-    network: Generator, begin: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({})
-) -> None:
-    """Low-rank changes, which are all that is trained.
+def merge_changes(network: Generator, matrices: Matrices) -> None:
+    """Add changes to the weights, as is done when a checkpoint is loaded."""
+    for layer, (down, up) in matrices.items():
+        weight = network.transformer.get_submodule(layer).weight
+        assert isinstance(weight, Tensor)
+        weight.data += (up @ down).to(weight.device)
 
-    Args:
-        begin: matrices by layers, as of `read_changes`; others change nothing yet.
-    """
+
+def add_changes(network: Generator) -> None:
+    """Low-rank changes that change nothing yet, and are all that is trained."""
     config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS, lora_dropout=0.0)
     network.requires_grad_(False)
     network.transformer.add_adapter(config, adapter_name=PART)
-    for layer, pair in begin.items():
-        changed = network.transformer.get_submodule(layer)
-        for matrices, matrix in zip((changed.lora_A, changed.lora_B), pair, strict=True):
-            matrices[PART].weight.data.copy_(matrix)
 
 
-def changes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def changes_of(state: Mapping[str, Tensor]) -> Matrices:
     """Of a trained network's state, down and up of each layer: what `write_changes` takes."""
     found = {}
     for name, down in state.items():
@@ -231,14 +238,18 @@ def observe(observer: Observer, frames: Tensor, portraits: Tensor, heads: Tensor
 
 
 def mouth_loss(read: Tensor, wanted: Tensor) -> Tensor:
-    """How wrong mouths [b, k, 3] are, and how little they agree with what is wanted."""
+    """How wrong mouths [b, k, 3] are, how little they agree with what is wanted, and how lazy.
+
+    Who is not sure is least wrong with half a movement; so its size is looked at by itself.
+    """
     spread = torch.tensor(_MOUTH_SPREAD, device=read.device)
     read, wanted = read / spread, wanted / spread
     wrong = (read - wanted).square().mean()
     one, other = read - read.mean(1, keepdim=True), wanted - wanted.mean(1, keepdim=True)
-    variances = one.square().mean(1) * other.square().mean(1)
-    agreement = (one * other).mean(1) / (variances + 1e-2).sqrt()
-    return wrong + (1 - agreement).mean()
+    size, wanted_size = one.square().mean(1), other.square().mean(1)
+    agreement = (one * other).mean(1) / (size * wanted_size + 1e-2).sqrt()
+    lazy = ((wanted_size + 0.1) / (size + 0.1)).log().clamp_min(0)
+    return 0.5 * wrong + (1 - agreement).mean() + 0.25 * lazy.mean()
 
 
 def behaviour_loss(seen: Tensor, wanted: Tensor) -> Tensor:
@@ -249,7 +260,7 @@ def behaviour_loss(seen: Tensor, wanted: Tensor) -> Tensor:
         tracks = tracks / spread
         moved = (tracks.var(1) + 1e-3).sqrt()
         quick = (tracks.diff(dim=1).square().mean(1) + 1e-4).sqrt()
-        feeling = tracks[..., 4:].mean(1)
+        feeling = FEELING * tracks[..., 4:].mean(1)
         return torch.cat([moved, quick, feeling, tracks[..., 2:3].mean(1)], dim=1)
 
     return (described(seen) - described(wanted)).square().mean()

@@ -61,7 +61,7 @@ class Files:
     Attributes:
         transformer: the base's, when there is an adapter.
         adapter: none when the transformer is complete without one.
-        changes: the folder of a complete transformer's own low-rank changes, if it has some.
+        changes: of a complete transformer's own low-rank changes, if it has some; all are merged.
         tokenizer: one of the files in its folder.
     """
 
@@ -209,10 +209,10 @@ def _look(
 
 
 def _own_changes(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
-    """The folder of a complete checkpoint's own low-rank changes, if it has one."""
-    place = folder / CHANGES_FOLDER
-    is_own = not isinstance(spec.source, Published) and place.is_dir()
-    return (place,) if is_own else ()
+    """The files of a complete checkpoint's own low-rank changes, if it has some."""
+    if isinstance(spec.source, Published):
+        return ()
+    return tuple(sorted((folder / CHANGES_FOLDER).glob("*.safetensors")))
 
 
 def _fault(part: str, files: tuple[Path, ...]) -> str | None:
