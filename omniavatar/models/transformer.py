@@ -38,10 +38,17 @@ class AudioPack(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """[b, t, a] with t = 4f - 3 -> [b, f, hidden]."""
+        return self.encode(self.fold(audio))
+
+    def fold(self, audio: Tensor) -> Tensor:
+        """Put the frames of a latent side by side, [b, t, a] -> [b, f, 4a]."""
         first = audio[:, :1].expand(-1, FRAMES_PER_LATENT - 1, -1)
         audio = torch.cat([first, audio], dim=1)  # [b, 4f, a]
-        packed = rearrange(audio, "b (f four) a -> b f (four a)", four=FRAMES_PER_LATENT)
-        return self.norm_out(self.proj(packed))
+        return rearrange(audio, "b (f four) a -> b f (four a)", four=FRAMES_PER_LATENT)
+
+    def encode(self, folded: Tensor) -> Tensor:
+        """[..., 4a] -> [..., hidden]."""
+        return self.norm_out(self.proj(folded))
 
 
 class TokenFrames(nn.Module):

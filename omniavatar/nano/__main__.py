@@ -15,6 +15,7 @@
     python -m omniavatar.nano expert          train a reader of mouths for the next part
     python -m omniavatar.nano lips            train low-rank changes on what is read off videos
     python -m omniavatar.nano export --only lips
+    python -m omniavatar.nano attune --further FOLDER  let it hear other speech, of a folder
     python -m omniavatar.nano films FILE.json ...  a contact sheet of videos made from requests
     python -m omniavatar.nano show            README's sheet and loop, of presenters never seen
     python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
@@ -75,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         _export(options)
     elif options.part == "emphasise":
         _emphasise(options)
+    elif options.part == "attune":
+        _attune(options)
     elif options.part == "fetch":
         return _fetch(options)
     elif options.part == "observer":
@@ -164,6 +167,14 @@ def _parser() -> argparse.ArgumentParser:
 
     emphasise = parts.add_parser("emphasise", help="let the transformer do all of what it hears")
     emphasise.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
+
+    attune = parts.add_parser("attune", help="attune the audio pack to other speech")
+    attune.add_argument("--further", type=Path, required=True, help="its folder, mono at 16 kHz")
+    attune.add_argument(
+        "--streams", type=int, default=64, help="of the bank, to keep what it knows"
+    )
+    attune.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
+    attune.add_argument("--device", default="cpu")
 
     show = parts.add_parser("show", help="film six presenters for README")
     show.add_argument("--sheet", type=Path, default=Path("docs/presenters.png"))
@@ -465,6 +476,21 @@ def _emphasise(options: argparse.Namespace) -> None:
     from omniavatar.nano.emphasis import emphasise
 
     emphasise(_weights(options), _speech(options.runs, torch.device("cpu")))
+
+
+def _attune(options: argparse.Namespace) -> None:
+    import torch
+
+    from omniavatar.nano.attunement import attune
+    from omniavatar.nano.further_speech import further_speech
+    from omniavatar.nano.windows import load_speech_encoder
+
+    device, weights = torch.device(options.device), _weights(options)
+    bank = _speech(options.runs, torch.device("cpu")).first(options.streams)
+    held_out = _speech(options.runs, torch.device("cpu"), held_out=True)
+    encoder = load_speech_encoder(weights, device)
+    further = further_speech(options.further, bank, encoder, device=device)
+    attune(weights, bank, further, held_out, device=device)
 
 
 def _weights(options: argparse.Namespace) -> Path:

@@ -41,7 +41,12 @@ def code_of(pack: AudioPack, features: Tensor) -> Tensor:
     Returns:
         [b, f - 3, hidden], where f latent frames fit into the t video frames.
     """
-    return pack(features[:, : _whole(features.shape[1])])[:, 2:-1]
+    return pack.encode(folded(pack, features))
+
+
+def folded(pack: AudioPack, features: Tensor) -> Tensor:
+    """What such a code is made of, [b, f - 3, 4a]."""
+    return pack.fold(features[:, : _whole(features.shape[1])])[:, 2:-1]
 
 
 def mouths_around(mouth: Tensor) -> Tensor:
@@ -128,7 +133,7 @@ class IdealCode(nn.Module):
 
     def read(self, code: Tensor) -> Tensor:
         """The mouth as a line through codes gives it, [b, 4 (f - 3), 3]."""
-        mouths = _with_one(code) @ self.reading
+        mouths = read_off(code, self.reading)
         return rearrange(mouths, "b f (four n) -> b (f four) n", four=FRAMES_PER_LATENT)
 
     @staticmethod
@@ -159,6 +164,11 @@ def line_through(given: Tensor, wanted: Tensor) -> Tensor:
     """Least squares, [n, x] and [n, y] -> [x + 1, y]; the last row is added."""
     # A normalised code is one number less than it has, and a card's solver wants all of them.
     return torch.linalg.lstsq(_with_one(given).cpu(), wanted.cpu()).solution
+
+
+def read_off(code: Tensor, line: Tensor) -> Tensor:
+    """What a line of `line_through` says of codes, [..., x] -> [..., y]."""
+    return _with_one(code) @ line
 
 
 def load_transformer(weights: Path, device: torch.device) -> OmniAvatarTransformer3DModel:
