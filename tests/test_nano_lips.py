@@ -1,5 +1,6 @@
 """Low-rank changes of the bundled transformer: trained on what is seen, kept small, merged."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from omniavatar.nano.architecture import build_tokenizer, weights_folder
-from omniavatar.nano.changes import changes_file, read_changes, write_changes
+from omniavatar.nano.changes import FIRST, FURTHER, changes_file, read_changes, write_changes
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.course import Shape
 from omniavatar.nano.export import export
@@ -32,6 +33,7 @@ from omniavatar.nano.train_lips import (
     decode_segment,
     detail_loss,
     lips_loss,
+    merge_changes,
     mouth_loss,
 )
 from omniavatar.nano.windows import (
@@ -103,21 +105,22 @@ def test_changes_survive_eight_bits(tmp_path: Path) -> None:
     assert found.keys() == matrices.keys()
     for layer, (down, up) in matrices.items():
         wanted, kept = up @ down, found[layer][1] @ found[layer][0]
-        assert (kept - wanted).norm() < 0.05 * wanted.norm()
+        assert (kept - wanted).norm() < 0.1 * wanted.norm()
     assert changes_file(tmp_path).stat().st_size < 1.5 * 3 * 3 * (1024 + 256)
 
 
 def test_the_bundled_changes_are_merged_when_it_is_loaded(tmp_path: Path) -> None:
     spec = CATALOG["nano"]
     alone = load_file(weights_folder() / TRANSFORMER)
-    changes = read_changes(weights_folder())
-    assert len(changes) == 67
+    changes = [read_changes(weights_folder(), name) for name in (FIRST, FURTHER)]
+    assert [len(each) for each in changes] == [67, 68]
     found = load_models(spec, device=CPU, dtype=torch.float32).transformer.state_dict()
-    for layer, (down, up) in changes.items():
-        wanted = alone[f"{layer}.weight"].float() + up @ down
-        assert torch.allclose(found[f"{layer}.weight"], wanted, atol=1e-5), layer
-    others = alone.keys() - {f"{layer}.weight" for layer in changes}
-    assert all(torch.equal(found[name], alone[name].float()) for name in others)
+    wanted = {name: tensor.float() for name, tensor in alone.items()}
+    for each in changes:
+        for layer, (down, up) in each.items():
+            wanted[f"{layer}.weight"] = wanted[f"{layer}.weight"] + up @ down
+    for name, tensor in wanted.items():
+        assert torch.allclose(found[name], tensor, atol=1e-5), name
 
     shutil.copytree(weights_folder(), tmp_path / "weights")
     shutil.rmtree(changes_file(tmp_path / "weights").parent)
@@ -130,7 +133,7 @@ def test_changes_that_are_begun_with_nothing_change_nothing(network: Generator) 
     before = network.transformer.state_dict()["blocks.0.ffn.net.2.weight"].clone()
     add_changes(network)
     found = changes_of(network.state_dict())
-    assert found.keys() == read_changes(weights_folder()).keys()
+    assert found.keys() == {*read_changes(weights_folder()), "audio_proj.proj"}
     assert all(not up.any() for _, up in found.values())
     trained = [name for name, p in network.named_parameters() if p.requires_grad]
     assert all("lora_" in name for name in trained)
@@ -138,28 +141,51 @@ def test_changes_that_are_begun_with_nothing_change_nothing(network: Generator) 
     assert torch.equal(kept, before)
 
 
-def test_training_goes_on_from_exported_changes_and_exports_them_again(
+def test_what_is_trained_further_is_exported_beside_what_was_first(
     network: Generator, bank: SpeechBank, tmp_path: Path
 ) -> None:
-    begin = read_changes(weights_folder())
-    add_changes(network, begin)
-    found = changes_of(network.state_dict())
-    for layer, pair in begin.items():
-        assert all(map(torch.equal, found[layer], pair)), layer
-
+    write_changes(some_matrices(), tmp_path)
+    first = read_changes(tmp_path)
+    add_changes(network)
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    trained = changes_of(network.state_dict())
     torch.save({"average": network.state_dict()}, tmp_path / "lips.pt")
-    (tmp_path / "lips.json").write_text("{}")
+    (tmp_path / "lips.json").write_text('{"settings": {"further": true}}')
+    (tmp_path / "training.json").write_text('{"lips": {}, "attunement": {}}')
     export(tmp_path, tmp_path, speech=bank, only=("lips",))
-    again = read_changes(tmp_path)
-    for layer, (down, up) in begin.items():
+    again = read_changes(tmp_path, FURTHER)
+    assert again.keys() == trained.keys()
+    for layer, (down, up) in trained.items():
         wanted = up @ down
-        assert (again[layer][1] @ again[layer][0] - wanted).norm() < 0.05 * wanted.norm()
+        assert (again[layer][1] @ again[layer][0] - wanted).norm() < 0.1 * wanted.norm()
+    assert read_changes(tmp_path).keys() == first.keys()
+    assert all(
+        map(torch.equal, first["blocks.1.ffn.net.2"], read_changes(tmp_path)["blocks.1.ffn.net.2"])
+    )
 
-    # Changes of a transformer that is not there any more would spoil the next one.
+    assert json.loads((tmp_path / "training.json").read_text()).keys() == {"lips", "lips, further"}
+
+    # Changes over others that are not there any more would spoil the next ones.
+    (tmp_path / "lips.json").write_text('{"settings": {"further": false}}')
+    export(tmp_path, tmp_path, speech=bank, only=("lips",))
+    assert read_changes(tmp_path).keys() == trained.keys()
+    assert read_changes(tmp_path, FURTHER) == {}
+    assert json.loads((tmp_path / "training.json").read_text()).keys() == {"lips"}
     torch.save({"average": Generator().state_dict()}, tmp_path / "fold.pt")
     (tmp_path / "fold.json").write_text("{}")
     export(tmp_path, tmp_path, speech=bank, only=("fold",))
     assert read_changes(tmp_path) == {}
+
+
+def test_first_changes_are_merged_before_others_are_trained(network: Generator) -> None:
+    changes = read_changes(weights_folder())
+    before = {name: tensor.clone() for name, tensor in network.transformer.state_dict().items()}
+    merge_changes(network, changes)
+    for name, tensor in network.transformer.state_dict().items():
+        down, up = changes.get(name.removesuffix(".weight"), (torch.zeros(1, 1), torch.zeros(1, 1)))
+        assert torch.allclose(tensor - before[name], up @ down, atol=1e-5), name
 
 
 def test_the_loss_teaches_the_changes_alone(
@@ -173,7 +199,8 @@ def test_the_loss_teaches_the_changes_alone(
     lips_loss(network, before, windows, experts).backward()
     taught = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
     # While all is zero, only the second matrix of each pair feels anything.
-    assert taught == {f"transformer.{layer}.lora_B.lips.weight" for layer in read_changes(weights)}
+    layers = {*read_changes(weights), "audio_proj.proj"}
+    assert taught == {f"transformer.{layer}.lora_B.lips.weight" for layer in layers}
 
 
 def test_a_segment_is_what_is_decoded_of_the_whole(windows: Windows, latents: Latents) -> None:
@@ -226,6 +253,8 @@ def test_what_is_seen_right_costs_nothing() -> None:
     assert colour_loss(frames, frames, frames, weights) == 0
 
     assert mouth_loss(mouth * 0.5, mouth) > mouth_loss(mouth * 0.9, mouth)
+    lazy, eager = (mouth.mean(1, keepdim=True).lerp(mouth, share) for share in (0.6, 1.4))
+    assert mouth_loss(lazy, mouth) > 1.2 * mouth_loss(eager, mouth)
     assert mouth_loss(mouth.flip(1), mouth) > 0.5
     assert behaviour_loss(seen * 0.2, seen) > 0
     soft = frames * 0.5

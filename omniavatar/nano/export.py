@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from omniavatar.nano.architecture import SIZE, build_speech_encoder, build_tokenizer
+from omniavatar.nano.attunement import RECORD as ATTUNEMENT
 from omniavatar.nano.audio_code import write_pack
 from omniavatar.nano.changes import FIRST, FURTHER, changes_file, write_changes
 from omniavatar.nano.clips import sample_clips
@@ -73,9 +74,12 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         for name in (FIRST, FURTHER):
             records.pop(LIPS[name], None)
             changes_file(weights, name).unlink(missing_ok=True)
+        records.pop(ATTUNEMENT, None)
     new = {part: _record(runs, part) for part in only}
     if "lips" in only:
         name = FURTHER if new["lips"]["settings"]["further"] else FIRST
+        for outdated in (LIPS[FURTHER], ATTUNEMENT):
+            records.pop(outdated, None)
         changes_file(weights, FURTHER).unlink(missing_ok=True)
         write_changes(changes_of(read_average_state(runs / "lips.pt")), weights, name)
         new[LIPS[name]] = new.pop("lips")

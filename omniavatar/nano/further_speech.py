@@ -48,7 +48,7 @@ def further_speech(
 
     Args:
         bank: from which it is learned how mouths go with speech.
-        folder: of files that soundfile reads, mono at 16 kHz, as long as the bank's streams: what
+        folder: of files that librosa reads, mono at 16 kHz, as long as the bank's streams: what
             is longer is cut off, what is shorter ends in silence.
 
     Raises:
@@ -105,13 +105,15 @@ def guess_mouths(
 
 
 def _read(path: Path, count: int) -> Tensor:
-    import soundfile
+    import librosa
 
-    samples, rate = soundfile.read(path, dtype="float32", frames=count, always_2d=True)
-    if rate != SAMPLE_RATE or samples.shape[1] != 1:
-        raise ValueError(f"{path} has {samples.shape[1]} channels at {rate} Hz. Give mono, 16 kHz.")
+    samples, rate = librosa.load(path, sr=None, mono=False, duration=count / SAMPLE_RATE)
+    if rate != SAMPLE_RATE or samples.ndim > 1:
+        raise ValueError(
+            f"{path} has {samples[..., 0].size} channels at {rate} Hz. Give mono, 16 kHz."
+        )
     found = torch.zeros(count)
-    found[: len(samples)] = torch.from_numpy(samples[:, 0])
+    found[: len(samples)] = torch.from_numpy(samples)
     return found
 
 

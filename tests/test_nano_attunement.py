@@ -1,0 +1,94 @@
+"""The audio pack attuned to other speech: it misses less of the mouths, and forgets little."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from omniavatar.nano.architecture import weights_folder
+from omniavatar.nano.attunement import RANK, RECORD, at_rank, attune
+from omniavatar.nano.changes import FURTHER, read_changes
+from omniavatar.nano.mouths import envelope
+from omniavatar.nano.speech import SpeechBank, speech_bank
+from omniavatar.weights.catalog import CATALOG
+from omniavatar.weights.load import load_models
+
+CPU = torch.device("cpu")
+
+
+def as_loud_as_open(bank: SpeechBank) -> SpeechBank:
+    """Speech of people who open their mouths by how loud they speak, whatever they say."""
+    loud = envelope(bank.samples)
+    loud = loud / loud.amax(1, keepdim=True)
+    mouth = torch.cat([loud[..., None], bank.mouth[..., 1:]], dim=-1)
+    return SpeechBank(samples=bank.samples, mouth=mouth, classes=bank.classes)
+
+
+@pytest.fixture(scope="module")
+def banks() -> tuple[SpeechBank, SpeechBank, SpeechBank]:
+    return (
+        speech_bank(4, 24.0, seed=18),
+        as_loud_as_open(speech_bank(8, 24.0, seed=19)),
+        as_loud_as_open(speech_bank(4, 24.0, seed=20, held_out=True)),
+    )
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """The bundled checkpoint as it was before it was attuned."""
+    folder = tmp_path / "weights"
+    shutil.copytree(weights_folder(), folder)
+    records = json.loads((folder / "training.json").read_text())
+    del records[RECORD]
+    (folder / "training.json").write_text(json.dumps(records))
+    return folder
+
+
+def test_an_attuned_pack_hears_better_and_is_loaded_so(
+    weights: Path, banks: tuple[SpeechBank, SpeechBank, SpeechBank]
+) -> None:
+    before = load_models(CATALOG["nano"], folder=weights, device=CPU, dtype=torch.float32)
+    changes = read_changes(weights, FURTHER)
+    attune(weights, *banks, device=CPU)
+    after = load_models(CATALOG["nano"], folder=weights, device=CPU, dtype=torch.float32)
+
+    found = read_changes(weights, FURTHER)
+    assert found["audio_proj.proj"][0].shape == (RANK, 3072)
+    others = found.keys() - {"audio_proj.proj"}
+    assert others == changes.keys() - {"audio_proj.proj"}
+    for layer in others:
+        assert torch.allclose(
+            found[layer][1] @ found[layer][0], changes[layer][1] @ changes[layer][0]
+        )
+    kept = before.transformer.state_dict()
+    changed = {
+        name
+        for name, tensor in after.transformer.state_dict().items()
+        if not torch.allclose(tensor, kept[name], atol=1e-6)
+    }
+    assert changed == {"audio_proj.proj.weight"}
+
+    note = json.loads((weights / "training.json").read_text())[RECORD]
+    assert note["rank"] == RANK
+    assert note["parts"] == [16, 32]
+    assert note["scores"][1]["opening"] > note["scores"][0]["opening"] + 0.03
+    with pytest.raises(ValueError, match="attuned already"):
+        attune(weights, *banks, device=CPU)
+
+
+def test_little_is_lost_of_what_is_done_to_what_is_given() -> None:
+    generator = torch.Generator().manual_seed(1)
+    given = torch.randn(500, 40, generator=generator) * torch.logspace(0, -6, 40)
+    matrix = torch.randn(12, 40, generator=generator) / torch.logspace(0, -1, 40)
+    gram = given.double().T @ given.double() / 500 + 1e-9 * torch.eye(40)
+    down, up = at_rank(matrix, 8, gram)
+    assert down.shape == (8, 40)
+    wanted = given @ matrix.T
+    assert (given @ (up @ down).T - wanted).norm() < 0.1 * wanted.norm()
+    left, sizes, right = torch.linalg.svd(matrix)
+    plain = left[:, :8] * sizes[:8] @ right[:8]
+    assert (given @ plain.T - wanted).norm() > 0.3 * wanted.norm()
+    whole = at_rank(matrix, 12, gram)
+    assert torch.allclose(whole[1] @ whole[0], matrix, atol=1e-3)
