@@ -12,6 +12,7 @@ from omniavatar.nano.attunement import RANK, RECORD, at_rank, attune
 from omniavatar.nano.changes import FURTHER, read_changes
 from omniavatar.nano.mouths import envelope
 from omniavatar.nano.speech import SpeechBank, speech_bank
+from omniavatar.nano.windows import load_speech_encoder
 from omniavatar.weights.catalog import CATALOG
 from omniavatar.weights.load import load_models
 
@@ -51,7 +52,7 @@ def test_an_attuned_pack_hears_better_and_is_loaded_so(
 ) -> None:
     before = load_models(CATALOG["nano"], folder=weights, device=CPU, dtype=torch.float32)
     changes = read_changes(weights, FURTHER)
-    attune(weights, *banks, device=CPU)
+    attune(weights, *banks, encoder=load_speech_encoder(weights, CPU))
     after = load_models(CATALOG["nano"], folder=weights, device=CPU, dtype=torch.float32)
 
     found = read_changes(weights, FURTHER)
@@ -75,7 +76,7 @@ def test_an_attuned_pack_hears_better_and_is_loaded_so(
     assert note["parts"] == [16, 32]
     assert note["scores"][1]["opening"] > note["scores"][0]["opening"] + 0.03
     with pytest.raises(ValueError, match="attuned already"):
-        attune(weights, *banks, device=CPU)
+        attune(weights, *banks, encoder=load_speech_encoder(weights, CPU))
 
 
 def test_little_is_lost_of_what_is_done_to_what_is_given() -> None:

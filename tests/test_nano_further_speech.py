@@ -37,7 +37,7 @@ def other() -> SpeechBank:
 def test_guessed_mouths_follow_what_is_said_and_how_loudly(
     encoder: Wav2Vec2Model, bank: SpeechBank, other: SpeechBank
 ) -> None:
-    guessed = guess_mouths(other.samples, bank, encoder, device=CPU)
+    guessed = guess_mouths(other.samples, bank, encoder)
     assert guessed.shape == other.mouth.shape
     for number, least in enumerate((0.7, 0.7, 0.6)):
         agreement = correlation(guessed[..., number], other.mouth[..., number])
@@ -56,7 +56,7 @@ def test_guessed_mouths_rest_in_silence(
 ) -> None:
     samples = other.samples.clone()
     samples[:, 80_000:] = 0.0
-    guessed = guess_mouths(samples, bank, encoder, device=CPU)
+    guessed = guess_mouths(samples, bank, encoder)
     assert (guessed[:, 80_000 // 640 + 1 :] == REST).all()
     assert (guessed[:, : 80_000 // 640, 0] > 0.3).any()
 
@@ -72,7 +72,7 @@ def test_a_folder_of_speech_joins_the_bank(
         mouth=other.mouth.numpy(),
         classes=other.classes.numpy().astype(np.uint8),
     )
-    joined = bank.joined(further_speech(tmp_path, bank, encoder, device=CPU))
+    joined = bank.joined(further_speech(tmp_path, bank, encoder))
     assert joined.samples.shape == (6, 12 * 16000)
     assert torch.equal(joined.mouth[:4], bank.mouth)
     assert torch.equal(joined.mouth[4], other.mouth[0])
@@ -87,7 +87,7 @@ def test_what_is_no_speech_for_the_bank_is_told(
     encoder: Wav2Vec2Model, bank: SpeechBank, other: SpeechBank, tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no \.wav"):
-        further_speech(tmp_path, bank, encoder, device=CPU)
+        further_speech(tmp_path, bank, encoder)
     write_wav(tmp_path / "slow.wav", other.samples[0].numpy(), 8000)
     with pytest.raises(ValueError, match=r"slow\.wav has 1 channels at 8000 Hz"):
-        further_speech(tmp_path, bank, encoder, device=CPU)
+        further_speech(tmp_path, bank, encoder)

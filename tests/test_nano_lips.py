@@ -121,6 +121,8 @@ def test_the_bundled_changes_are_merged_when_it_is_loaded(tmp_path: Path) -> Non
             wanted[f"{layer}.weight"] = wanted[f"{layer}.weight"] + up @ down
     for name, tensor in wanted.items():
         assert torch.allclose(found[name], tensor, atol=1e-5), name
+    others = alone.keys() - {f"{layer}.weight" for each in changes for layer in each}
+    assert all(torch.equal(found[name], alone[name].float()) for name in others)
 
     shutil.copytree(weights_folder(), tmp_path / "weights")
     shutil.rmtree(changes_file(tmp_path / "weights").parent)

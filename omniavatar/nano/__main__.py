@@ -246,9 +246,8 @@ def _with_further_speech(bank: "SpeechBank", options: argparse.Namespace) -> "Sp
     from omniavatar.nano.further_speech import further_speech
     from omniavatar.nano.windows import load_speech_encoder
 
-    device = torch.device(options.device)
-    encoder = load_speech_encoder(_weights(options), device)
-    return bank.joined(further_speech(options.further, bank, encoder, device=device))
+    encoder = load_speech_encoder(_weights(options), torch.device(options.device))
+    return bank.joined(further_speech(options.further, bank, encoder))
 
 
 def _train(options: argparse.Namespace, deadline: float) -> None:
@@ -485,12 +484,12 @@ def _attune(options: argparse.Namespace) -> None:
     from omniavatar.nano.further_speech import further_speech
     from omniavatar.nano.windows import load_speech_encoder
 
-    device, weights = torch.device(options.device), _weights(options)
-    bank = _speech(options.runs, torch.device("cpu")).first(options.streams)
-    held_out = _speech(options.runs, torch.device("cpu"), held_out=True)
-    encoder = load_speech_encoder(weights, device)
-    further = further_speech(options.further, bank, encoder, device=device)
-    attune(weights, bank, further, held_out, device=device)
+    weights, cpu = _weights(options), torch.device("cpu")
+    bank = _speech(options.runs, cpu).first(options.streams)
+    held_out = _speech(options.runs, cpu, held_out=True)
+    encoder = load_speech_encoder(weights, torch.device(options.device))
+    further = further_speech(options.further, bank, encoder)
+    attune(weights, bank, further, held_out, encoder=encoder)
 
 
 def _weights(options: argparse.Namespace) -> Path:

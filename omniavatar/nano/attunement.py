@@ -22,6 +22,7 @@ from transformers import Wav2Vec2Model
 
 from omniavatar.models.transformer import AudioPack
 from omniavatar.nano.audio_code import (
+    as_rows,
     code_of,
     folded,
     line_through,
@@ -30,14 +31,13 @@ from omniavatar.nano.audio_code import (
     read_off,
 )
 from omniavatar.nano.changes import FIRST, FURTHER, read_changes, write_changes
-from omniavatar.nano.further_speech import encode_parts, in_parts, rows_in_parts
+from omniavatar.nano.further_speech import in_parts, rows_in_parts
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.reader import READINGS
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_lips import merge_changes
-from omniavatar.nano.train_speech_encoder import correlation
+from omniavatar.nano.train_speech_encoder import agreement, features_of
 from omniavatar.nano.training import read_records, write_records
-from omniavatar.nano.windows import load_speech_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +72,10 @@ class Heard:
     mouth: Tensor
 
     @classmethod
-    def of(cls, bank: SpeechBank, encoder: Wav2Vec2Model, device: torch.device) -> Self:
+    def of(cls, bank: SpeechBank, encoder: Wav2Vec2Model) -> Self:
         """Encode a bank; its streams are a whole number of parts long."""
         parts = in_parts(bank.samples).split(_GROUP)
-        features = torch.cat([encode_parts(part, encoder, device).half() for part in parts])
+        features = torch.cat([features_of(encoder, part).half().cpu() for part in parts])
         return cls(features, rows_in_parts(bank.mouth))
 
     def groups(self, pack: AudioPack) -> Iterator[tuple[Tensor, Tensor]]:
@@ -93,7 +93,7 @@ def attune(
     further: SpeechBank,
     held_out: SpeechBank,
     *,
-    device: torch.device,
+    encoder: Wav2Vec2Model,
 ) -> None:
     """Change the pack by low-rank changes beside those that are exported, and note it.
 
@@ -101,6 +101,7 @@ def attune(
         bank: speech as that with which the transformer was trained: it tells how code is read.
         further: what else to attune to.
         held_out: on which it is noted how well mouths are read off the code, before and after.
+        encoder: the exported one.
 
     Raises:
         ValueError: this pack was attuned before.
@@ -113,8 +114,7 @@ def attune(
     for name in (FIRST, FURTHER):
         merge_changes(network, read_changes(weights, name))
     pack = network.transformer.audio_proj.requires_grad_(False)
-    encoder = load_speech_encoder(weights, device)
-    known, more, test = (Heard.of(each, encoder, device) for each in (bank, further, held_out))
+    known, more, test = (Heard.of(each, encoder) for each in (bank, further, held_out))
     scores = [readings(pack, known, test)]
     gram = gram_of(pack, known, more)
     changed = attuned(pack, known, more, gram)
@@ -190,12 +190,6 @@ def readings(pack: AudioPack, known: Heard, test: Heard) -> dict[str, float]:
     """
     code = code_of(pack, known.features.float()).flatten(0, 1)
     reading = line_through(code, middle_of(mouths_around(known.mouth)).flatten(0, 1))
-    parts = (code_of(pack, test.features.float()), middle_of(mouths_around(test.mouth)))
-    read, wanted = (
-        each.unflatten(-1, (-1, len(READINGS))).flatten(1, 2)
-        for each in (read_off(parts[0], reading), parts[1])
-    )
-    return {
-        name: round(correlation(read[..., i], wanted[..., i]).mean().item(), 4)
-        for i, name in enumerate(READINGS)
-    }
+    read = as_rows(read_off(code_of(pack, test.features.float()), reading))
+    found = agreement(read, as_rows(middle_of(mouths_around(test.mouth))))
+    return {name: round(value, 4) for name, value in found.items()}

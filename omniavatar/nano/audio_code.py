@@ -133,14 +133,12 @@ class IdealCode(nn.Module):
 
     def read(self, code: Tensor) -> Tensor:
         """The mouth as a line through codes gives it, [b, 4 (f - 3), 3]."""
-        mouths = read_off(code, self.reading)
-        return rearrange(mouths, "b f (four n) -> b (f four) n", four=FRAMES_PER_LATENT)
+        return as_rows(read_off(code, self.reading))
 
     @staticmethod
     def mouth_of(mouth: Tensor) -> Tensor:
         """The rows of a mouth [b, t, 3] that `read` tells."""
-        middle = middle_of(mouths_around(mouth))
-        return rearrange(middle, "b f (four n) -> b (f four) n", four=FRAMES_PER_LATENT)
+        return as_rows(middle_of(mouths_around(mouth)))
 
 
 @torch.no_grad()
@@ -158,6 +156,11 @@ def hear(
 def middle_of(mouths: Tensor) -> Tensor:
     """Of `mouths_around`, those of the latent frame itself."""
     return mouths.chunk(3, dim=-1)[1]
+
+
+def as_rows(mouths: Tensor) -> Tensor:
+    """Four mouths of each latent frame as those of its video frames, [b, f, m] -> [b, 4f, 3]."""
+    return rearrange(mouths, "b f (four n) -> b (f four) n", four=FRAMES_PER_LATENT)
 
 
 def line_through(given: Tensor, wanted: Tensor) -> Tensor:

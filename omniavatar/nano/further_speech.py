@@ -16,13 +16,11 @@ import torch
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
-from omniavatar.models.audio_encoder import encode_batch
-from omniavatar.nano.audio_code import line_through
-from omniavatar.nano.clips import SAMPLES_PER_ROW
+from omniavatar.nano.audio_code import line_through, read_off
 from omniavatar.nano.espeak import SAMPLE_RATE
 from omniavatar.nano.mouths import envelope
 from omniavatar.nano.speech import ROWS_PER_SECOND, VISEMES, SpeechBank
-from omniavatar.nano.train_speech_encoder import normalise
+from omniavatar.nano.train_speech_encoder import features_of
 
 LABELS = "labels.npz"
 """In the folder, if mouths of some files are known: `names` of the files without their ending,
@@ -41,9 +39,7 @@ _MOST_TO_LEARN_FROM = 200
 """Parts of the bank from which it is learned what encoder and loudness say of mouths."""
 
 
-def further_speech(
-    folder: Path, bank: SpeechBank, encoder: Wav2Vec2Model, *, device: torch.device
-) -> SpeechBank:
+def further_speech(folder: Path, bank: SpeechBank, encoder: Wav2Vec2Model) -> SpeechBank:
     """The folder's speech.
 
     Args:
@@ -61,7 +57,7 @@ def further_speech(
         raise FileNotFoundError(f"{folder} holds no .wav, .flac or .ogg files.")
     with ThreadPoolExecutor() as pool:
         samples = torch.stack(list(pool.map(lambda path: _read(path, count), paths)))
-    mouth = guess_mouths(samples, bank, encoder, device=device)
+    mouth = guess_mouths(samples, bank, encoder)
     # Nothing but mouths is guessed: who reads the classes of these streams reads that of rest.
     classes = torch.full(mouth.shape[:2], list(VISEMES).index("rest"))
     names = [path.stem for path in paths]
@@ -77,10 +73,7 @@ def further_speech(
     return SpeechBank(samples=samples, mouth=mouth, classes=classes)
 
 
-@torch.no_grad()
-def guess_mouths(
-    samples: Tensor, bank: SpeechBank, encoder: Wav2Vec2Model, *, device: torch.device
-) -> Tensor:
+def guess_mouths(samples: Tensor, bank: SpeechBank, encoder: Wav2Vec2Model) -> Tensor:
     """Mouths [n, t, 3] of speech [n, s] of which nothing is known.
 
     Args:
@@ -89,10 +82,9 @@ def guess_mouths(
     known, mouths = in_parts(bank.samples), rows_in_parts(bank.mouth)
     chosen = torch.linspace(0, len(known) - 1, min(len(known), _MOST_TO_LEARN_FROM)).long()
     known, mouths = known[chosen], mouths[chosen]
-    line = line_through(encode_parts(known, encoder, device).flatten(0, 1), mouths.flatten(0, 1))
-    parts = in_parts(samples)
-    features = encode_parts(parts, encoder, device)
-    heard = features @ line[:-1] + line[-1]
+    features = features_of(encoder, known).cpu()
+    line = line_through(features.flatten(0, 1), mouths.flatten(0, 1))
+    heard = read_off(features_of(encoder, in_parts(samples)).cpu(), line)
     heard = heard.flatten(0, 1).unflatten(0, (len(samples), -1))
     loud = _loudness(samples)
     of_known = _loudness(bank.samples)[:, : heard.shape[1]]
@@ -115,16 +107,6 @@ def _read(path: Path, count: int) -> Tensor:
     found = torch.zeros(count)
     found[: len(samples)] = torch.from_numpy(samples)
     return found
-
-
-def encode_parts(parts: Tensor, encoder: Wav2Vec2Model, device: torch.device) -> Tensor:
-    """Speech features of parts of speech as `in_parts` gives them, [n, t, x]."""
-    rows = parts.shape[1] // SAMPLES_PER_ROW
-    each = [
-        encode_batch(encoder, normalise(part.to(device)), frames=rows).float().cpu()
-        for part in parts.split(32)
-    ]
-    return torch.cat(each)
 
 
 def in_parts(samples: Tensor) -> Tensor:

@@ -78,13 +78,7 @@ def fit_heads(
     """Give an exported encoder, whose heads were thrown away, heads that read it."""
     device = speech.samples.device
     windows = sample_speech(speech, count=clips, rows=125, generator=generator, device=device)
-    with torch.no_grad():
-        features = torch.cat(
-            [
-                encode_batch(reader.encoder, part, frames=125)
-                for part in normalise(windows.waveform).split(16)
-            ]
-        ).flatten(0, 1)
+    features = features_of(reader.encoder, windows.waveform).flatten(0, 1)
     wanted = ((windows.mouth - reader.mouth_mean) / reader.mouth_std).flatten(0, 1)
     heads = nn.ModuleList((reader.mouth_head, reader.class_head))
     optimiser = torch.optim.AdamW(heads.parameters(), lr=1e-2, weight_decay=0.0)
@@ -97,6 +91,14 @@ def fit_heads(
         loss.backward()
         optimiser.step()
     reader.zero_grad()
+
+
+@torch.no_grad()
+def features_of(encoder: Wav2Vec2Model, waveform: Tensor) -> Tensor:
+    """Speech features of clips [b, n], on the encoder's device, some at a time: [b, t, x]."""
+    rows = waveform.shape[1] // SAMPLES_PER_ROW
+    parts = [part.to(encoder.device) for part in waveform.split(16)]
+    return torch.cat([encode_batch(encoder, normalise(part), frames=rows) for part in parts])
 
 
 def normalise(waveform: Tensor) -> Tensor:
@@ -290,16 +292,17 @@ def score(
     """
     features = encode_batch(reader.encoder, normalise(test.waveform), frames=test.mouth.shape[1])
     tracks, scores = reader.read(features)
-    found = _agreement(tracks, test.mouth)
+    found = agreement(tracks, test.mouth)
     found["classes"] = (scores.argmax(-1) == test.classes).float().mean().item()
     if ideal is not None:
         heard = ideal.read(code_of(reader.pack, features))
-        agreement = _agreement(heard, ideal.mouth_of(test.mouth))
-        found |= {f"code {name}": value for name, value in agreement.items()}
+        of_code = agreement(heard, ideal.mouth_of(test.mouth))
+        found |= {f"code {name}": value for name, value in of_code.items()}
     return found
 
 
-def _agreement(tracks: Tensor, mouth: Tensor) -> dict[str, float]:
+def agreement(tracks: Tensor, mouth: Tensor) -> dict[str, float]:
+    """Mean correlation per clip of each of the three tracks, both [b, t, 3]."""
     names = ("opening", "width", "rounding")
     return {
         name: correlation(tracks[..., i], mouth[..., i]).mean().item()
