@@ -189,6 +189,14 @@ def test_cancelling_one_that_waits_leaves_the_one_that_runs(jobs, values):
     assert jobs.view(second).video is None
 
 
+def test_previews_can_still_be_loaded_when_the_video_is_finished(jobs, values):
+    views = wait(jobs, jobs.submit("nano", values, visitor="me"))
+    seen = [view.preview for view in views if view.preview is not None]
+    assert seen
+    assert views[-1].state == "finished"
+    assert all(path.exists() for path in seen)
+
+
 def until_part(jobs, job_id):
     """The first view of a job that has a finished part."""
     return next(view for view in jobs.follow(job_id) if view.segments or view.ended)

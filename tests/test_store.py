@@ -113,16 +113,20 @@ def test_the_oldest_go_until_the_rest_is_small_enough(store, inputs):
     assert gone == [jobs[0][0].id]
 
 
-def test_parts_of_a_video_are_dropped_once_nobody_plays_them(store, inputs):
+def test_parts_and_previews_of_a_video_are_dropped_once_nobody_looks_at_them(store, inputs):
     asked, status = create(store, inputs)
+    preview = store.files(asked.id) / "preview-00000-0001.jpg"
+    preview.touch()
     store.pieces(asked.id).mkdir()
     (store.pieces(asked.id) / "piece-00001.mp4").touch()
     finish(store, asked.id, status)
     store.expire(StoreSettings())
     assert store.pieces(asked.id).exists()
+    assert preview.exists()
     finish(store, asked.id, status, hours_ago=1)
     store.expire(StoreSettings())
     assert not store.pieces(asked.id).exists()
+    assert not preview.exists()
     assert store.video(asked.id).exists()
 
 

@@ -60,7 +60,7 @@ LONGEST_CLOSE_SECONDS = 20.0
 SECONDS_UNTIL_ABANDONED = 30.0
 SECONDS_OF_QUIET = 1.0
 SECONDS_BETWEEN_SWEEPS = 600.0
-KEPT_PREVIEWS = 3
+KEPT_PREVIEWS = 16  # of one job: a page that is busy loads them late
 ENDED = ("finished", "stopped", "failed", "interrupted")
 
 # A shared GPU is asked for longer than a video should take, since one that takes longer is lost.

@@ -323,9 +323,7 @@ class Store:
         return video.exists()
 
     def drop_work(self, job: str) -> None:
-        """Delete what a video was made from; its finished parts can be played for a while yet."""
-        for path in self.files(job).glob("preview-*"):
-            path.unlink(missing_ok=True)
+        """Delete what a video was made from; pages may load previews and parts for a while yet."""
         for path in self.pieces(job).glob("frames-*"):
             path.unlink(missing_ok=True)
 
@@ -352,6 +350,8 @@ class Store:
             ended = status.ended or asked.created
             if now - ended > SECONDS_TO_WATCH_PARTS:
                 shutil.rmtree(self.pieces(asked.id), ignore_errors=True)
+                for path in self.files(asked.id).glob("preview-*"):
+                    path.unlink(missing_ok=True)
             size = _size(self._jobs / asked.id) + _size(self.files(asked.id))
             found.append((ended, size, asked.id))
         found.sort()
