@@ -29,16 +29,22 @@ class Relay:
         self._is_cut = False
 
     def _accept(self) -> None:
-        with suppress(OSError):  # closed by `relay`
-            while True:
+        while True:
+            try:
                 client, _ = self._listener.accept()
-                if self._is_cut:
-                    client.close()
-                    continue
+            except OSError:  # closed by `relay`
+                return
+            if self._is_cut:
+                client.close()
+                continue
+            try:
                 server = socket.create_connection(("127.0.0.1", self._target))
-                self._open |= {client, server}
-                for ends in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+            except OSError:  # this one fails alone: those that come after it are passed on
+                client.close()
+                continue
+            self._open |= {client, server}
+            for ends in ((client, server), (server, client)):
+                threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
