@@ -6,7 +6,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from omniavatar.models.transformer import BlockResidual, OmniAvatarTransformer3DModel
+from omniavatar.models.transformer import (
+    BlockResidual,
+    Moments,
+    OmniAvatarTransformer3DModel,
+)
 
 
 def tiny_transformer():
@@ -88,6 +92,51 @@ def test_the_audio_conditioning_reaches_the_output():
     assert (run(model, inputs) - run(model, silent)).abs().max() > 1e-3
 
 
+def other_prompt(frames, *, batch=1):
+    """Another prompt that counts in these latent frames."""
+    prompt = torch.randn(batch, 5, 16, generator=torch.Generator().manual_seed(2))
+    return Moments(prompt=prompt, frames=torch.tensor(frames))
+
+
+def test_a_prompt_of_every_moment_is_as_good_as_the_prompt():
+    model = tiny_transformer()
+    inputs = tiny_inputs(model)
+    never, always = other_prompt([False, False, False]), other_prompt([True, True, True])
+    torch.testing.assert_close(run(model, inputs, moments=never), run(model, inputs))
+    instead = {**inputs, "encoder_hidden_states": always.prompt}
+    torch.testing.assert_close(run(model, inputs, moments=always), run(model, instead))
+
+
+def test_a_prompt_of_a_moment_is_attended_to_in_its_frame_alone():
+    model = tiny_transformer()
+    inputs = tiny_inputs(model)
+    seen = []
+    hook = model.blocks[0].register_forward_hook(lambda *passed: seen.append(passed[-1]))
+    run(model, inputs)
+    run(model, inputs, moments=other_prompt([False, True, False]))
+    hook.remove()
+    change = (seen[1] - seen[0]).abs().amax(dim=(0, 2)).unflatten(0, (3, -1)).amax(1)
+    assert max(change[0], change[2]) < 1e-5 < 1e-3 < change[1]
+
+
+def test_padding_that_is_left_away_weighs_as_much_as_all_of_it():
+    model = tiny_transformer()
+    inputs, moments = tiny_inputs(model), other_prompt([False, True, False])
+    text = inputs.pop("encoder_hidden_states")
+
+    def padded(prompt, rows):
+        return torch.nn.functional.pad(prompt, (0, 0, 0, rows))
+
+    whole = {"encoder_hidden_states": padded(text, 40)}
+    short = {"encoder_hidden_states": padded(text, 3), "padding_rows": 37}
+    torch.testing.assert_close(run(model, inputs | short), run(model, inputs | whole))
+    whole["moments"] = moments._replace(prompt=padded(moments.prompt, 20))
+    short["moments"] = moments._replace(prompt=padded(moments.prompt, 1), padding_rows=19)
+    torch.testing.assert_close(run(model, inputs | short), run(model, inputs | whole))
+    without = {"encoder_hidden_states": padded(text, 3)}
+    assert (run(model, inputs | without) - run(model, inputs | whole)).abs().max() > 1e-3
+
+
 def test_a_reused_residual_stands_for_the_blocks():
     model = tiny_transformer()
     inputs = tiny_inputs(model)
@@ -114,17 +163,19 @@ def test_time_modulation_is_what_the_blocks_get():
 
 def test_regional_compilation_needs_no_graph_break():
     model = tiny_transformer()
-    inputs = tiny_inputs(model)
-    expected = run(model, inputs)
+    inputs, moments = tiny_inputs(model), other_prompt([False, True, False])
+    inputs["padding_rows"] = 7
+    expected, with_moments = run(model, inputs), run(model, inputs, moments=moments)
     # The eager backend traces as any other does, without needing a compiler on this machine.
     model.compile_repeated_blocks(fullgraph=True, backend="eager")
     torch.testing.assert_close(run(model, inputs), expected)
+    torch.testing.assert_close(run(model, inputs, moments=moments), with_moments)
 
 
 @pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
 def test_group_offload_gives_the_same_output(kind):
     model = tiny_transformer()
-    inputs = tiny_inputs(model)
+    inputs = tiny_inputs(model) | {"moments": other_prompt([False, True, False])}
     expected = run(model, inputs)
     groups = {"num_blocks_per_group": 2} if kind == "block_level" else {}
     model.enable_group_offload(
@@ -160,7 +211,7 @@ def _run_split_over_two_devices(rank, folder):
     from diffusers import ContextParallelConfig
 
     model = tiny_transformer()
-    inputs = tiny_inputs(model, frames=3)
+    inputs = tiny_inputs(model, frames=3) | {"moments": other_prompt([False, True, False])}
     expected = run(copy.deepcopy(model), inputs)
     model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
     # 3 frames over 2 devices: the border lies within the second frame
@@ -168,5 +219,5 @@ def _run_split_over_two_devices(rank, folder):
     dist.destroy_process_group()
 
 
-def test_context_parallelism_gives_each_token_the_speech_of_its_frame(tmp_path):
+def test_context_parallelism_gives_each_token_the_speech_and_the_prompt_of_its_frame(tmp_path):
     mp.spawn(_run_split_over_two_devices, args=(tmp_path,), nprocs=2)

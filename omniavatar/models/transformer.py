@@ -10,14 +10,16 @@ Source: OmniAvatar (arXiv 2506.18866, section 3.2); Omni-Avatar/OmniAvatar, Apac
 # b batch, t video frames, f latent frames, a audio features, d model width, s tokens, n projections
 # h, w latent rows and columns
 
+import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models._modeling_parallel import ContextParallelInput
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from diffusers.utils import apply_lora_scale
 from einops import rearrange
 from torch import Tensor, nn
@@ -60,6 +62,59 @@ class TokenFrames(nn.Module):
 
     def forward(self, frames: int, tokens_per_frame: int, device: torch.device) -> Tensor:
         return torch.arange(frames, device=device).repeat_interleave(tokens_per_frame)[None]
+
+
+class Moments(NamedTuple):
+    """A prompt that stands in for the usual one in some latent frames.
+
+    Attributes:
+        prompt: its embedding, [b, l, text_dim].
+        frames: whether it counts in each latent frame, [f].
+        padding_rows: of the prompt; see `OmniAvatarTransformer3DModel.forward`.
+    """
+
+    prompt: Tensor
+    frames: Tensor
+    padding_rows: int = 0
+
+
+class PromptRows(NamedTuple):
+    """What blocks attend to. A tuple, since hooks that move inputs to a device look into tuples.
+
+    Attributes:
+        rows: of the prompt, [b, l, d].
+        bias: added to the scores of the rows, [1, 1, 1, l], if anything is.
+        other: rows of another prompt, to which some tokens attend in place of these.
+        tokens: numbers of those tokens.
+    """
+
+    rows: Tensor
+    bias: Tensor | None
+    other: "PromptRows | None" = None
+    tokens: Tensor | None = None
+
+
+class PromptAttnProcessor(WanAttnProcessor):
+    """Cross attention to the rows of one prompt, as published, or to `PromptRows`."""
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | PromptRows | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        attend = super().__call__
+        prompt = encoder_hidden_states
+        if not isinstance(prompt, PromptRows):
+            return attend(attn, hidden_states, prompt, attention_mask, rotary_emb)
+        attended = attend(attn, hidden_states, prompt.rows, prompt.bias, rotary_emb)
+        if prompt.other is None or prompt.tokens is None or len(prompt.tokens) == 0:
+            return attended
+        queries, (rows, bias, *_) = hidden_states[:, prompt.tokens], prompt.other
+        instead = attend(attn, queries, rows, bias, rotary_emb)
+        return attended.index_copy(1, prompt.tokens, instead)
 
 
 @dataclass(slots=True)
@@ -144,6 +199,8 @@ class OmniAvatarTransformer3DModel(WanTransformer3DModel):
         self.audio_cond_projs = nn.ModuleList(
             nn.Linear(audio_hidden, width) for _ in range(num_layers // 2 - 1)
         )
+        for block in self.blocks:
+            block.attn2.set_processor(PromptAttnProcessor())
 
     def encode_audio(self, audio: Tensor) -> Tensor:
         """Compute what each conditioned block adds to its tokens: once per chunk, not per step.
@@ -179,6 +236,8 @@ class OmniAvatarTransformer3DModel(WanTransformer3DModel):
         timestep: Tensor,
         encoder_hidden_states: Tensor,
         audio_conditioning: Tensor,
+        padding_rows: int = 0,
+        moments: Moments | None = None,
         block_residual: BlockResidual | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,  # noqa: ARG002  read by the decorator
@@ -190,6 +249,9 @@ class OmniAvatarTransformer3DModel(WanTransformer3DModel):
             timestep: 1000 sigma, [b].
             encoder_hidden_states: prompt embedding with zeroed padding rows, [b, l, text_dim].
             audio_conditioning: result of `encode_audio`, [b, n, f, d].
+            padding_rows: rows of padding that were left away, and that the last row, one of them,
+                stands for. The attention to all of them is exactly that to one of this weight.
+            moments: another prompt for some of the frames.
             block_residual: reuse or record of the blocks' work, for step caches.
 
         Returns:
@@ -204,7 +266,11 @@ class OmniAvatarTransformer3DModel(WanTransformer3DModel):
         token_frames = self.token_frames(frames, rows * columns, hidden_states.device)
         tokens = self.patch_embedding(hidden_states)
         tokens = rearrange(tokens, "b d f h w -> b (f h w) d").contiguous()
-        time, modulation, context, _ = self.condition_embedder(timestep, encoder_hidden_states)
+        prompts = encoder_hidden_states
+        if moments is not None:
+            prompts = torch.cat([encoder_hidden_states, moments.prompt], dim=1)
+        time, modulation, embedded, _ = self.condition_embedder(timestep, prompts)
+        context = _context(embedded, padding_rows, moments, token_frames)
         modulation = modulation.unflatten(1, (6, -1))
 
         if block_residual is not None and block_residual.reuse:
@@ -236,7 +302,7 @@ class OmniAvatarTransformer3DModel(WanTransformer3DModel):
     def _run_blocks(
         self,
         tokens: Tensor,
-        context: Tensor,
+        context: Tensor | PromptRows,
         modulation: Tensor,
         rotary: tuple[Tensor, Tensor],
         audio_conditioning: Tensor,
@@ -257,6 +323,41 @@ class OmniAvatarTransformer3DModel(WanTransformer3DModel):
             else:
                 tokens = block(tokens, context, modulation, rotary)
         return tokens
+
+
+def _context(
+    embedded: Tensor, padding_rows: int, moments: Moments | None, token_frames: Tensor
+) -> Tensor | PromptRows:
+    """What the blocks attend to: the rows themselves, as published, where there is no more to it.
+
+    Args:
+        embedded: rows of the prompt, then those of the moments, [b, l, d].
+    """
+    if moments is None:
+        weight = _weight_of_last(embedded, padding_rows)
+        return embedded if weight is None else PromptRows(embedded, weight)
+    length = embedded.shape[1] - moments.prompt.shape[1]
+    usual, other = embedded[:, :length], embedded[:, length:]
+    is_moment = moments.frames.to(token_frames.device)[token_frames[0]]
+    return PromptRows(
+        usual,
+        _weight_of_last(usual, padding_rows),
+        other=PromptRows(other, _weight_of_last(other, moments.padding_rows)),
+        tokens=is_moment.nonzero()[:, 0],
+    )
+
+
+def _weight_of_last(rows: Tensor, padding_rows: int) -> Tensor | None:
+    """What is added to scores so that the last of the rows counts for more of its kind.
+
+    Rows that are alike get the same score; so the logarithm of their number makes one of them weigh
+    as much as all.
+    """
+    if padding_rows == 0:
+        return None
+    bias = torch.zeros(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    bias[-1] = math.log(padding_rows + 1)
+    return bias[None, None, None]
 
 
 def _add_to_frames(

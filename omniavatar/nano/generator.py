@@ -3,15 +3,12 @@
 # b batch, s tokens, d width, t video frames, f latent frames, h, w latent rows and columns
 # c channels
 
-import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
-import torch.nn.functional as F
-from diffusers.models.transformers.transformer_wan import WanAttention
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
@@ -34,8 +31,6 @@ class Generator(nn.Module):
         self.text_encoder = build_text_encoder()
         nn.init.zeros_(self.transformer.proj_out.weight)
         nn.init.zeros_(self.transformer.proj_out.bias)
-        for block in self.transformer.blocks:
-            block.attn2.set_processor(_ShortContext())
 
     @classmethod
     def load(cls, weights: Path) -> Self:
@@ -66,39 +61,9 @@ class Generator(nn.Module):
             timestep=1000 * sigma,
             encoder_hidden_states=context,
             audio_conditioning=self.transformer.encode_audio(audio),
+            padding_rows=TEXT_ROWS - context.shape[1],
             return_dict=False,
         )[0]
-
-
-class _ShortContext:
-    """Cross attention to a few rows, of which the last stands for all the zero rows up to 512.
-
-    Rows that are alike get the same score; so one of them with the logarithm of their number added
-    to its score weighs as much as all. The attention is exactly that to 512 rows.
-    """
-
-    def __call__(
-        self,
-        attn: WanAttention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,  # noqa: ARG002
-        rotary_emb: Any = None,  # noqa: ARG002
-    ) -> Tensor:
-        rows = encoder_hidden_states.shape[1]
-        query = attn.norm_q(attn.to_q(hidden_states))
-        key = attn.norm_k(attn.to_k(encoder_hidden_states))
-        value = attn.to_v(encoder_hidden_states)
-        query, key, value = (
-            rearrange(x, "b s (heads d) -> b heads s d", heads=attn.heads)
-            for x in (query, key, value)
-        )
-        bias = torch.zeros(rows, device=query.device, dtype=query.dtype)
-        bias[-1] = math.log(TEXT_ROWS - rows + 1)
-        mixed = F.scaled_dot_product_attention(
-            query, key.type_as(query), value.type_as(query), attn_mask=bias.expand(1, 1, 1, rows)
-        )
-        return attn.to_out[0](rearrange(mixed, "b heads s d -> b s (heads d)"))
 
 
 def assemble(noisy: Tensor, given: Tensor, reference: Tensor, is_given: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel, Wav2Vec2Mode
 
 from omniavatar.models.audio_encoder import encode_speech
 
+ROWS_STEP = 16
+"""Prompts keep a multiple of so many rows: each length is compiled for by itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
@@ -83,6 +86,20 @@ def embed_tokens(
     ids, mask = ids.to(device, torch.long), mask.to(device, torch.long)
     hidden = text_encoder(ids, attention_mask=mask).last_hidden_state
     return hidden * mask[..., None].to(hidden.dtype)
+
+
+def without_padding(prompt: Tensor) -> tuple[Tensor, int]:
+    """Leave the padding of an embedding away but for a few rows, and say how many rows are gone.
+
+    Args:
+        prompt: [1, l, x].
+
+    Returns:
+        [1, r, x], and l - r. The last row is padding if any is gone.
+    """
+    used = int(prompt[0].any(dim=-1).nonzero().max()) + 1 if prompt.any() else 0
+    kept = min((used // ROWS_STEP + 1) * ROWS_STEP, prompt.shape[1])
+    return prompt[:, :kept], prompt.shape[1] - kept
 
 
 class SpeechRows:

@@ -9,13 +9,15 @@ Source: OmniAvatar (arXiv 2506.18866); Omni-Avatar/OmniAvatar wan_video.py, Apac
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from omniavatar.models.transformer import BlockResidual, OmniAvatarTransformer3DModel
-from omniavatar.stages.guidance import SILENT, Branch, Guidance
+from omniavatar.models.transformer import BlockResidual, Moments, OmniAvatarTransformer3DModel
+from omniavatar.stages.conditions import without_padding
+from omniavatar.stages.guidance import SILENT, Guidance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ class ChunkInputs:
         reference: latent of the portrait, [1, c, 1, h, w].
         contexts: text embedding of the prompt (True) and the negative prompt (False), [1, l, x].
         audio: audio terms with the speech (True) and with silence (False), [1, n, f, d].
+        moments: what stands in for the prompt in some frames; the negative prompt holds in all.
     """
 
     noise: Tensor
@@ -57,6 +60,7 @@ class ChunkInputs:
     reference: Tensor
     contexts: Mapping[bool, Tensor]
     audio: Mapping[bool, Tensor]
+    moments: Moments | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +141,7 @@ def _steps(
     transformer: OmniAvatarTransformer3DModel, inputs: ChunkInputs, sampler: Sampler
 ) -> Generator[Step, None, None]:
     schedule = _fresh(sampler.schedule)
+    prompts = _prompts(inputs)
     residuals = {branch: BlockResidual() for branch in sampler.guidance.branches}
     latents = inputs.noise.to(sampler.sample_dtype)
     mask = torch.ones_like(inputs.noise[:, :1])
@@ -154,7 +159,15 @@ def _steps(
             may_skip = sampler.skip_third_branch or branch != SILENT
             residual.reuse = sampler.skips[index] and may_skip
             predictions.append(
-                _predict(transformer, model_input, time, inputs, branch, residual, sampler.skips)
+                _predict(
+                    transformer,
+                    model_input,
+                    time,
+                    prompts[branch.prompt],
+                    inputs.audio[branch.speech],
+                    # Recording a residual costs a copy of all tokens: only for runs that reuse one.
+                    residual if any(sampler.skips) else None,
+                )
             )
         prediction = sampler.guidance.combine([p.to(sampler.sample_dtype) for p in predictions])
         sigma = schedule.sigmas[index].item()
@@ -168,23 +181,39 @@ def finished_latents(latents: Tensor, known: Tensor) -> Tensor:
     return torch.cat([known.to(latents), latents[:, :, known.shape[2] :]], dim=2)
 
 
+def _prompts(inputs: ChunkInputs) -> dict[bool, dict[str, Any]]:
+    """What the transformer is told of the prompt (True) and the negative prompt (False).
+
+    A CPU attends to the padding as to one row. Elsewhere that gains nothing, and the kernels that
+    are quickest there take no weights of rows.
+    """
+    found: dict[bool, dict[str, Any]] = {}
+    on_cpu = inputs.noise.device.type == "cpu"
+    for has_prompt, context in inputs.contexts.items():
+        rows, padding = without_padding(context) if on_cpu else (context, 0)
+        found[has_prompt] = {"encoder_hidden_states": rows, "padding_rows": padding}
+    if inputs.moments is not None:
+        prompt = inputs.moments.prompt
+        rows, padding = without_padding(prompt) if on_cpu else (prompt, 0)
+        found[True]["moments"] = inputs.moments._replace(prompt=rows, padding_rows=padding)
+    return found
+
+
 def _predict(
     transformer: OmniAvatarTransformer3DModel,
     model_input: Tensor,
     time: Tensor,
-    inputs: ChunkInputs,
-    branch: Branch,
-    residual: BlockResidual,
-    skips: tuple[bool, ...],
+    prompt: Mapping[str, Any],
+    audio: Tensor,
+    residual: BlockResidual | None,
 ) -> Tensor:
     (prediction,) = transformer(
         hidden_states=model_input,
         timestep=time,
-        encoder_hidden_states=inputs.contexts[branch.prompt],
-        audio_conditioning=inputs.audio[branch.speech],
-        # Recording a residual costs a copy of all tokens: only for runs that will reuse one.
-        block_residual=residual if any(skips) else None,
+        audio_conditioning=audio,
+        block_residual=residual,
         return_dict=False,
+        **prompt,
     )
     return prediction
 
