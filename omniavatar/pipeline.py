@@ -50,6 +50,7 @@ from omniavatar.plan import (
 from omniavatar.progress import Progress
 from omniavatar.request import GenerationRequest
 from omniavatar.speed import Compilation
+from omniavatar.stages.blinks import Blinks
 from omniavatar.stages.conditions import Conditions, SpeechRows, encode_prompt
 from omniavatar.stages.denoise import Sampler
 from omniavatar.stages.guidance import Guidance
@@ -367,10 +368,8 @@ class AvatarPipeline:
     def condition(self, job: "Job") -> Conditions:
         """Encode prompt, negative prompt and portrait; the speech follows as chunks need it."""
         models, spec, request = self.models, self.spec, job.request
-        prompt, negative_prompt = (
-            self._embed(text).to(self.placement.device, self.placement.dtype)
-            for text in (request.prompt, request.negative_prompt or "")
-        )
+        prompt, negative_prompt = map(self._embed, (request.prompt, request.negative_prompt or ""))
+        blinking = self._embed(spec.blink_prompt) if spec.blink_prompt else None
         picture = _portrait(job) * 2 - 1
         reference = encode_video(models.vae, picture, tiling=encode_tiling(request.vae_tiles))
         whole = request.speech_windows == "whole"
@@ -388,6 +387,7 @@ class AvatarPipeline:
         return Conditions(
             prompt=prompt,
             negative_prompt=negative_prompt,
+            blinking=blinking,
             speech=speech,
             reference=reference.to(self.placement.device),
         )
@@ -426,11 +426,15 @@ class AvatarPipeline:
             job.plan,
             tiles=job.request.vae_tiles,
             draw_noise=draw_noise or seeded,
+            blinks=Blinks(job.plan, job.request.seed),
             keeper=PortraitKeeper(_portrait(job)) if self.spec.keep_portrait else None,
         )
 
     def _embed(self, prompt: str) -> Tensor:
-        """The embedding of a prompt, kept on the CPU: its encoder may have to be brought in."""
+        """The embedding of a prompt, [1, l, x], where the transformer takes it.
+
+        The last few are kept on the CPU, since their encoder may have to be brought in.
+        """
         known = self._prompts.pop(prompt, None)
         if known is None:
             known = encode_prompt(
@@ -443,7 +447,7 @@ class AvatarPipeline:
         self._prompts[prompt] = known
         while len(self._prompts) > KEPT_PROMPTS:
             self._prompts.popitem(last=False)
-        return known
+        return known.to(self.placement.device, self.placement.dtype)
 
     def _refit(self, plan: VideoPlan) -> Placement:
         """The placement for a video's size and chunks.

@@ -28,6 +28,8 @@ class Conditions:
 
     Attributes:
         prompt, negative_prompt: text embeddings with zeroed padding, [1, l, x].
+        blinking: the prompt of moments in which the person blinks, of the same kind; None where a
+            model blinks by itself.
         speech: rows of the speech embedding, [t, a], by range of video frames.
         reference: normalised latent of the portrait, [1, c, 1, h, w].
     """
@@ -36,6 +38,7 @@ class Conditions:
     negative_prompt: Tensor
     speech: "SpeechRows"
     reference: Tensor
+    blinking: Tensor | None = None
 
 
 def clean_prompt(text: str) -> str:

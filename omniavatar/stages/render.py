@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from omniavatar.models import Models
-from omniavatar.plan import VideoPlan
+from omniavatar.models.transformer import Moments
+from omniavatar.plan import Chunk, VideoPlan
+from omniavatar.stages.blinks import Blinks
 from omniavatar.stages.conditions import Conditions
 from omniavatar.stages.denoise import (
     ChunkInputs,
@@ -63,6 +65,7 @@ class Rendering:
 
     Args:
         draw_noise: called once a chunk with the shape of its latents, [1, c, f, h, w].
+        blinks: when the prompt of `conditions.blinking` holds, if there is one.
         keeper: what puts the portrait back where nothing moves, if that is wanted. The next chunk
             goes on from frames that have it, so that still parts do not drift.
     """
@@ -74,10 +77,11 @@ class Rendering:
         *,
         tiles: Tiles,
         draw_noise: Callable[[tuple[int, ...]], Tensor],
+        blinks: Blinks | None = None,
         keeper: PortraitKeeper | None = None,
     ) -> None:
         self._conditions, self._plan, self._tiles = conditions, plan, tiles
-        self._draw_noise, self._keeper = draw_noise, keeper
+        self._draw_noise, self._blinks, self._keeper = draw_noise, blinks, keeper
         self._next = 0
         self._noise: Tensor | None = None  # of the next chunk
         self._tail: Tensor | None = None  # last frames of the chunk before it, [1, 3, t, 8h, 8w]
@@ -109,6 +113,7 @@ class Rendering:
             reference=conditions.reference,
             contexts={True: conditions.prompt, False: conditions.negative_prompt},
             audio=audio_terms(models.transformer, rows, sampler.guidance),
+            moments=self._moments(chunk),
         )
         step = None
         for step in denoise(models.transformer, inputs, sampler):
@@ -122,3 +127,10 @@ class Rendering:
         tail = video[:, :, -self._plan.overlap_frames :] * 2 - 1
         self._next, self._noise, self._tail = number + 1, None, tail
         yield ChunkVideo(chunk=number, latents=latents, video=video)
+
+    def _moments(self, chunk: Chunk) -> Moments | None:
+        prompt = self._conditions.blinking
+        if prompt is None or self._blinks is None:
+            return None
+        frames = self._blinks.frames(chunk)
+        return Moments(prompt=prompt, frames=frames) if frames.any() else None
