@@ -1,10 +1,17 @@
 """When people blink who are not asked for it."""
 
+import dataclasses
+from pathlib import Path
+
 import torch
 
+from omniavatar import AvatarPipeline, GenerationRequest
 from omniavatar.plan import Chunk, plan_video
 from omniavatar.stages.blinks import MOMENT_LATENTS, SECONDS_BETWEEN, Blinks
+from omniavatar.stages.render import ChunkVideo
 from omniavatar.weights.catalog import CATALOG
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def minute():
@@ -62,3 +69,26 @@ def test_chunks_that_overlap_agree_on_a_moment():
 
 def test_published_models_get_the_prompt_of_their_request_alone():
     assert [name for name, spec in CATALOG.items() if spec.blink_prompt] == ["nano"]
+
+
+def eyes(pipeline, seed):
+    """How light the rows of a presenter's eyes are in each frame of the first chunk, [t]."""
+    request = GenerationRequest(
+        image=EXAMPLES / "presenter-2.png", audio=EXAMPLES / "speech-1.wav", seed=seed
+    )
+    job = pipeline.prepare(request)
+    pieces = pipeline.render(job, pipeline.condition(job))
+    frames = next(piece for piece in pieces if isinstance(piece, ChunkVideo)).video[0, 0, 1:]
+    height = frames.shape[1]
+    return frames[:, int(0.38 * height) : int(0.46 * height)].mean((1, 2)), job.plan
+
+
+def test_nano_closes_its_eyes_in_a_moment():
+    pipeline = AvatarPipeline.from_pretrained("nano", device="cpu")
+    blinking, plan = eyes(pipeline, seed=11)
+    pipeline.spec = dataclasses.replace(pipeline.spec, blink_prompt=None)
+    usual, _ = eyes(pipeline, seed=11)
+    moment = Blinks(plan, 11).frames(plan.chunks[0])[1:].repeat_interleave(4)
+    assert moment.any()
+    change = (blinking - usual).abs()
+    assert change[moment].max() > 5 * change[~moment].mean()

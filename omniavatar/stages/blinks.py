@@ -2,7 +2,7 @@
 
 A model that is distilled to few steps shows what is likeliest, and at each moment that is open
 eyes. So for a moment now and then the prompt says that the person blinks; see
-`models.transformer.Moments`. Nearly each such moment becomes a blink.
+`models.transformer.Moments`. Some two of three such moments become a blink.
 """
 
 # f latent frames
