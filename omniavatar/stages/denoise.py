@@ -187,15 +187,18 @@ def _prompts(inputs: ChunkInputs) -> dict[bool, dict[str, Any]]:
     A CPU attends to the padding as to one row. Elsewhere that gains nothing, and the kernels that
     are quickest there take no weights of rows.
     """
-    found: dict[bool, dict[str, Any]] = {}
     on_cpu = inputs.noise.device.type == "cpu"
+
+    def rows(prompt: Tensor) -> tuple[Tensor, int]:
+        return without_padding(prompt) if on_cpu else (prompt, 0)
+
+    found: dict[bool, dict[str, Any]] = {}
     for has_prompt, context in inputs.contexts.items():
-        rows, padding = without_padding(context) if on_cpu else (context, 0)
-        found[has_prompt] = {"encoder_hidden_states": rows, "padding_rows": padding}
+        kept, padding = rows(context)
+        found[has_prompt] = {"encoder_hidden_states": kept, "padding_rows": padding}
     if inputs.moments is not None:
-        prompt = inputs.moments.prompt
-        rows, padding = without_padding(prompt) if on_cpu else (prompt, 0)
-        found[True]["moments"] = inputs.moments._replace(prompt=rows, padding_rows=padding)
+        kept, padding = rows(inputs.moments.prompt)
+        found[True]["moments"] = inputs.moments._replace(prompt=kept, padding_rows=padding)
     return found
 
 

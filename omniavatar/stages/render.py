@@ -77,7 +77,7 @@ class Rendering:
         *,
         tiles: Tiles,
         draw_noise: Callable[[tuple[int, ...]], Tensor],
-        blinks: Blinks | None = None,
+        blinks: Blinks,
         keeper: PortraitKeeper | None = None,
     ) -> None:
         self._conditions, self._plan, self._tiles = conditions, plan, tiles
@@ -130,7 +130,7 @@ class Rendering:
 
     def _moments(self, chunk: Chunk) -> Moments | None:
         prompt = self._conditions.blinking
-        if prompt is None or self._blinks is None:
+        if prompt is None:
             return None
         frames = self._blinks.frames(chunk)
         return Moments(prompt=prompt, frames=frames) if frames.any() else None
