@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": ENGINE | {"pipeline", "speed"},
     "bench": ENGINE | {"pipeline", "flops", "speed", "placement", "pinned", "tiers"},
     # Training needs the networks, evaluation the pipeline that people run.
-    "nano": {"models", "weights", "media", "stages", "pipeline", "public"},
+    "nano": {"models", "weights", "media", "memory", "stages", "pipeline", "public"},
     "serving": {"public"},
     "app": {"public", "serving"},
     "__main__": {"serving"},

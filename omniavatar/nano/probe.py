@@ -21,6 +21,7 @@ from omniavatar.nano.regions import inside
 from omniavatar.nano.sheet import write_sheet
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import correlation
+from omniavatar.nano.training import in_bfloat16
 from omniavatar.nano.windows import LEAD_FRAMES, Latents, as_frames, encode_takes, take_clips
 
 
@@ -93,7 +94,7 @@ class Probe:
     def frames(self, network: Generator, *, steps: int) -> Tensor:
         """Generate the first chunk of every clip, [n, t, 3, h, w] uint8."""
         windows = self._windows
-        with torch.autocast(windows.latents.device.type, torch.bfloat16):
+        with in_bfloat16(windows.latents.device):
             latents = generate(network, windows, steps=steps, seed=44)
             return as_frames(self._latents.decode(latents))
 

@@ -27,7 +27,7 @@ from omniavatar.nano.train_transformer import (
     drop_conditions,
     empty_prompt,
 )
-from omniavatar.nano.training import Recipe, Trainer, rank, read_average, train
+from omniavatar.nano.training import Recipe, Trainer, in_bfloat16, rank, read_average, train
 from omniavatar.nano.windows import Latents, Windows, load_speech_encoder, read_windows
 
 RECIPE = Recipe(
@@ -104,7 +104,7 @@ def fold_loss(
     start, middle, stop = sample_steps(len(windows), device)
     noised = add_noise(windows, start)
     told = drop_conditions(windows)
-    with torch.autocast(device.type, torch.bfloat16):
+    with in_bfloat16(device):
         with torch.no_grad():
             first = _guided(teacher, noised.hidden, start, told, guidance)
             further = _moved(noised, first, middle - start)

@@ -19,7 +19,7 @@ from omniavatar.nano.face_view import face_view
 from omniavatar.nano.reader import READINGS, Reader
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import correlation
-from omniavatar.nano.training import Recipe, Trainer, train
+from omniavatar.nano.training import Recipe, Trainer, in_bfloat16, train
 from omniavatar.nano.windows import Latents, as_frames
 
 RECIPE = Recipe(learning_rate=1.5e-3, weight_decay=0.01, decay=0.995)
@@ -86,7 +86,7 @@ def train_reader(
     def loss() -> Tensor:
         chosen = torch.randint(len(frames), (batch,), generator=generator).to(device)
         pictures = spoil(frames[chosen].float() / 127.5 - 1)
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_bfloat16(device):
             found = reader(pictures)
         return F.smooth_l1_loss(found.float(), mouths[chosen], beta=0.1)
 
@@ -103,7 +103,7 @@ def train_reader(
 @torch.no_grad()
 def _after(latents: Latents, frames: Tensor) -> Tensor:
     """Clips [n, t, 3, h, w] uint8 as the VAE gives them back."""
-    with torch.autocast(frames.device.type, torch.bfloat16):
+    with in_bfloat16(frames.device):
         parts = [
             latents.decode(latents.encode(rearrange(part, "n t c h w -> n c t h w") / 127.5 - 1))
             for part in frames.split(32)

@@ -24,7 +24,7 @@ from omniavatar.nano.clips import SAMPLES_PER_ROW, SpeechWindows, sample_speech
 from omniavatar.nano.course import Course
 from omniavatar.nano.rough_speech import roughen
 from omniavatar.nano.speech import VISEMES, SpeechBank
-from omniavatar.nano.training import Recipe, Trainer, rank, train
+from omniavatar.nano.training import Recipe, Trainer, in_bfloat16, rank, train
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def train_speech_encoder(
         windows = sample_speech(
             speech, count=batch, rows=round(rows * pace), generator=generator, device=device
         )
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_bfloat16(device):
             return speech_loss(reader, play_in(windows, rows), rough=course.rough, ideal=ideal)
 
     marks = [seconds * share for share in (0.15, 0.3, 0.5, 0.75)]

@@ -16,7 +16,7 @@ from omniavatar.nano.probe import Probe
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import load_reader
 from omniavatar.nano.speech import SpeechBank
-from omniavatar.nano.training import Recipe, Trainer, processes, rank, train
+from omniavatar.nano.training import Recipe, Trainer, in_bfloat16, processes, rank, train
 from omniavatar.nano.windows import (
     EYE_WEIGHT,
     HEAD_WEIGHT,
@@ -181,7 +181,7 @@ def velocity_loss(network: Generator, windows: Windows) -> Tensor:
     """See `Noised.loss`; conditions are left out now and then."""
     uniform = torch.rand(len(windows), device=windows.latents.device)
     noised = add_noise(windows, 4 * uniform / (1 + 3 * uniform))
-    with torch.autocast(windows.latents.device.type, torch.bfloat16):
+    with in_bfloat16(windows.latents.device):
         told = drop_conditions(windows)
         velocity = network(noised.hidden, noised.sigma, told.context(network), told.audio).float()
     return noised.loss(velocity)

@@ -27,7 +27,7 @@ from omniavatar.nano.linear_code import LinearCode, to_blocks
 from omniavatar.nano.regions import inside, to_latent_cells
 from omniavatar.nano.sheet import write_sheet
 from omniavatar.nano.speech import SpeechBank
-from omniavatar.nano.training import Recipe, Trainer, read_average, train
+from omniavatar.nano.training import Recipe, Trainer, in_bfloat16, read_average, train
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def train_vae(
             chosen = crops.draw(2 * batch, frames=9, size=96)
         else:
             chosen = crops.draw(batch, frames=BANK_FRAMES, size=96)
-        with torch.autocast(device.type, torch.bfloat16):
+        with in_bfloat16(device):
             if progress < linear_share:
                 return linear_loss(vae, code, chosen)
             if has_new_decoder and progress < ALONE_SHARE:

@@ -23,6 +23,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from omniavatar.memory import computes_bfloat16
+
 logger = logging.getLogger(__name__)
 
 RECORDS = "training.json"
@@ -39,6 +41,12 @@ def rank() -> int:
 def processes() -> int:
     """How many train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def in_bfloat16(device: torch.device) -> torch.autocast:
+    """Compute in bfloat16, but not on a CPU without instructions for it, where it takes minutes."""
+    able = device.type != "cpu" or computes_bfloat16()
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
 def join_others(device: torch.device) -> torch.device:

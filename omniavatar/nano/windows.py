@@ -32,7 +32,7 @@ from omniavatar.nano.rough_speech import roughen
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_speech_encoder import normalise
 from omniavatar.nano.train_vae import to_channels_last
-from omniavatar.nano.training import processes, rank
+from omniavatar.nano.training import in_bfloat16, processes, rank
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ class Windows(Examples):
     def hear(self, encoder: Wav2Vec2Model) -> "Windows":
         """The same with the encoder's features in place of samples."""
         rows = self.speech.shape[1]
-        with torch.autocast(self.speech.device.type, torch.bfloat16):
+        with in_bfloat16(self.speech.device):
             heard = [
                 encode_batch(encoder, part.flatten(1).float(), frames=rows).half()
                 for part in self.speech.split(128)
@@ -262,7 +262,7 @@ def take_clips(clips: Clips, tokenizer: PreTrainedTokenizerFast, *, rough: bool 
 def encode_takes(takes: Takes, latents: Latents) -> Windows:
     """What the transformer sees of them."""
     clip, frame = _shown(takes.frames, takes.continues)
-    with torch.autocast(takes.frames.device.type, torch.bfloat16):
+    with in_bfloat16(takes.frames.device):
         video = takes.frames[clip, frame].float() / 127.5 - 1
         truth = latents.encode(rearrange(video, "n t c h w -> n c t h w"))
         reference = latents.encode(takes.reference[:, :, None].float() / 127.5 - 1)[:, :, 0]
