@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omniavatar.inputs import Picture, read_inputs, read_picture, read_samples
+from omniavatar.media.image import Box
 from omniavatar.media.texture import is_photograph
 from omniavatar.plan import count_audio_frames
 from omniavatar.request import GenerationRequest
@@ -24,9 +25,6 @@ from omniavatar.weights.catalog import Bundled, ModelSpec
 
 if TYPE_CHECKING:
     from omniavatar.media.face import Face
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom, 0 to 1 of the picture."""
 
 SMALL_FACE = 0.15
 """Height of a face in the frame under which lips are a few pixels."""
@@ -230,8 +228,12 @@ def _about_picture(picture: Picture, faces: "Sequence[Face]", spec: ModelSpec) -
     drawings = isinstance(spec.source, Bundled)
     if drawings and is_photograph(picture.image):
         yield (
-            f"This looks like a photograph. {spec.name} keeps the person, but draws lips and teeth "
-            "as in a cartoon, and small or turned faces hardly move. "
+            f"This looks like a photograph with a small face. {spec.name} moves the face and "
+            "nothing else, no hands either, and draws lips and teeth as in a cartoon. Cut the "
+            "picture closer, or use another model or a drawing."
+            if picture.close_up is not None
+            else f"This looks like a photograph. {spec.name} keeps the person, but draws lips and "
+            "teeth as in a cartoon, keeps the head calm, and hardly moves turned faces. "
             "Use another model, or a drawing."
         )
     if not faces:
@@ -256,7 +258,7 @@ def _about_picture(picture: Picture, faces: "Sequence[Face]", spec: ModelSpec) -
                 "or set the fit to contain."
             )
         share = (face.bottom - face.top) * rows * scale / picture.height
-        if share < SMALL_FACE:
+        if share < SMALL_FACE and picture.close_up is None:
             yield (
                 f"The face is small, {share:.0%} of the video's height: lips and eyes will be "
                 "blurred. Cut the picture closer."

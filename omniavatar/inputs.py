@@ -9,17 +9,21 @@ both see the same picture, speech and crop.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omniavatar.errors import InputError
-from omniavatar.media.image import CENTRE, crop_box, fit_image, load_image
+from omniavatar.media.image import CENTRE, Box, crop_box, fit_image, load_image
 from omniavatar.media.speech import load_speech
+from omniavatar.media.texture import is_photograph
 from omniavatar.plan import VideoPlan, choose_size, plan_video
 from omniavatar.request import GenerationRequest
 from omniavatar.weights.catalog import ModelSpec
+
+if TYPE_CHECKING:
+    from omniavatar.media.face import Face
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -35,6 +39,9 @@ class Picture:
         focus: what a crop keeps in the middle, (x, y), 0 to 1.
         is_cut: whether something is cut off at the sides, and at top or bottom.
         crop: what is shown of the picture: left, top, right, bottom, 0 to 1.
+        speaker: the face of a photograph in the video's frame, where the model has to know it.
+        close_up: left, top, right and bottom of what is made of the frame, in its pixels, if only
+            that is: see `media.face.close_up_of`.
     """
 
     image: NDArray[np.uint8]
@@ -43,13 +50,30 @@ class Picture:
     fit: Literal["cover", "contain"]
     focus: tuple[float, float]
     is_cut: tuple[bool, bool]
-    crop: tuple[float, float, float, float]
+    crop: Box
+    speaker: "Face | None" = None
+    close_up: tuple[int, int, int, int] | None = None
 
     def framed(self, border: Literal["published", "covered"]) -> NDArray[np.float32]:
         """What the video begins with, [3, height, width], 0 to 1; see `fit_image`."""
         return fit_image(
             self.image, self.height, self.width, border=border, fit=self.fit, focus=self.focus
         )
+
+    def looked_at_closer(self) -> NDArray[np.float32]:
+        """The close-up at the size of the video, from all pixels that the picture has there.
+
+        Returns:
+            [3, height, width], 0 to 1.
+        """
+        assert self.close_up is not None
+        left, top, right, bottom = self.crop
+        rows, columns, _ = self.image.shape
+        (x0, y0, x1, y1), across, down = self.close_up, right - left, bottom - top
+        x = [round((left + across * x / self.width) * columns) for x in (x0, x1)]
+        y = [round((top + down * y / self.height) * rows) for y in (y0, y1)]
+        part = self.image[y[0] : y[1], x[0] : x[1]]
+        return fit_image(part, self.height, self.width, border="covered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -150,9 +174,24 @@ def read_picture(
         for given, place, cut in zip(focus, found, is_cut, strict=True)
     )
     crop = crop_box(rows, columns, height, width, focus=(x, y)) if fit == "cover" else WHOLE
-    return Picture(
+    picture = Picture(
         image=image, height=height, width=width, fit=fit, focus=(x, y), is_cut=is_cut, crop=crop
     )
+    if spec.calm_photographs and fit == "cover" and is_photograph(image):
+        return _with_speaker(picture)
+    return picture
+
+
+def _with_speaker(picture: Picture) -> Picture:
+    """The same, where it is known whose face it is and how closely to look at it."""
+    from omniavatar.media.face import close_up_of, find_faces  # as above
+
+    faces = [face.within(picture.crop) for face in find_faces(picture.image) if face.score == 1]
+    speaker = next((face for face in faces if all(0 < place < 1 for place in face.centre)), None)
+    if speaker is None:
+        return picture
+    close_up = close_up_of(speaker, height=picture.height, width=picture.width)
+    return replace(picture, speaker=speaker, close_up=close_up)
 
 
 def read_samples(

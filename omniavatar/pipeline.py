@@ -22,7 +22,7 @@ import omniavatar
 from omniavatar.errors import FullMemoryError, InputError
 from omniavatar.events import ChunkDone, Event, Finished, Notice, Preparing, StepDone
 from omniavatar.flops import transformer_flops
-from omniavatar.inputs import read_inputs
+from omniavatar.inputs import Picture, read_inputs
 from omniavatar.media.speech import normalise
 from omniavatar.media.video import Mp4Writer, check_output
 from omniavatar.memory import (
@@ -51,6 +51,7 @@ from omniavatar.progress import Progress
 from omniavatar.request import GenerationRequest
 from omniavatar.speed import Compilation
 from omniavatar.stages.blinks import Blinks
+from omniavatar.stages.close_up import CloseUp
 from omniavatar.stages.conditions import Conditions, SpeechRows, encode_prompt
 from omniavatar.stages.denoise import Sampler
 from omniavatar.stages.guidance import Guidance
@@ -83,14 +84,19 @@ class Job:
     Attributes:
         request: every setting has a value.
         plan: size and chunks of the video.
-        picture: the portrait at the video's size, [3, h, w] in 0..1.
+        picture: the portrait, or the close-up that is made of it, at the video's size, [3, h, w]
+            in 0..1.
         waveform: mono speech, zero mean and unit variance, silence in front included, [n].
+        close_up: of what picture it is one, if it is.
+        lively: where in the picture things move easily, [h, w] in 0..1; None if they do everywhere.
     """
 
     request: GenerationRequest
     plan: VideoPlan
     picture: NDArray[np.float32]
     waveform: NDArray[np.float32]
+    close_up: CloseUp | None = None
+    lively: NDArray[np.float32] | None = None
 
 
 class AvatarPipeline:
@@ -358,11 +364,14 @@ class AvatarPipeline:
         request, plan = inputs.request, inputs.plan
         self._cache_coefficients(request)
         self._refit(plan)
+        portrait, close_up = _animated(inputs.picture, request)
         return Job(
             request=request,
             plan=plan,
-            picture=inputs.picture.framed(request.border),
+            picture=portrait,
             waveform=normalise(inputs.samples),
+            close_up=close_up,
+            lively=_lively(inputs.picture),
         )
 
     def condition(self, job: "Job") -> Conditions:
@@ -427,7 +436,8 @@ class AvatarPipeline:
             tiles=job.request.vae_tiles,
             draw_noise=draw_noise or seeded,
             blinks=Blinks(job.plan, job.request.seed),
-            keeper=PortraitKeeper(_portrait(job)) if self.spec.keep_portrait else None,
+            keeper=_keeper(job) if self.spec.keep_portrait else None,
+            close_up=job.close_up,
         )
 
     def _embed(self, prompt: str) -> Tensor:
@@ -560,6 +570,8 @@ class AvatarPipeline:
         if self.spec.latent_rgb is not None:
             rows, bias = self.spec.latent_rgb
             preview = draw_preview(piece.step.clean, rows=rows, bias=bias)
+            if job.close_up is not None:
+                preview = job.close_up.place_preview(preview)
         return StepDone(
             chunk=piece.chunk + 1,
             chunks=len(job.plan.chunks),
@@ -647,6 +659,35 @@ def longest_work(spec: ModelSpec) -> Work:
 def _portrait(job: Job) -> Tensor:
     """The portrait at the video's size, [1, 3, 1, h, w] in 0..1."""
     return torch.from_numpy(job.picture)[None, :, None]
+
+
+def _animated(
+    picture: Picture, request: GenerationRequest
+) -> tuple[NDArray[np.float32], CloseUp | None]:
+    """What the model is shown, [3, h, w] in 0..1, and what puts it back if it is a close-up."""
+    framed = picture.framed(request.border)
+    if picture.close_up is None:
+        return framed, None
+    portrait = picture.looked_at_closer()
+    return portrait, CloseUp(framed, portrait, picture.close_up)
+
+
+def _lively(picture: Picture) -> NDArray[np.float32] | None:
+    """Where a photograph's face moves that speaks, as the model is shown it, [h, w] in 0..1."""
+    if picture.speaker is None:
+        return None
+    from omniavatar.media.face import speaking_parts  # takes OpenCV, which most do not
+
+    height, width, face = picture.height, picture.width, picture.speaker
+    if picture.close_up is not None:
+        left, top, right, bottom = picture.close_up
+        face = face.within((left / width, top / height, right / width, bottom / height))
+    return speaking_parts(face, height=height, width=width)
+
+
+def _keeper(job: Job) -> PortraitKeeper:
+    lively = None if job.lively is None else torch.from_numpy(job.lively)
+    return PortraitKeeper(_portrait(job), lively=lively)
 
 
 def _work(plan: VideoPlan) -> Work:

@@ -10,7 +10,7 @@ found does not mean that there is none. Faces in profile, masked or upside down 
 # n faces, h, w rows and columns of the picture
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ import cv2.data
 import numpy as np
 from numpy.typing import NDArray
 
-from omniavatar.media.image import CENTRE
+from omniavatar.media.image import CENTRE, Box
 
 _SMALLEST = 20  # pixels of a face, at the size at which it is looked for
 _SOFTNESS = 0.01  # blur of a soft look, of the longer side
@@ -53,6 +53,15 @@ _SAME = 0.3
 _EYES_TO_MIDDLE = 0.15
 """A portrait has the face above its middle: by this share of the face's height."""
 
+SMALL, CLOSE = 0.3, 0.42
+"""Height of a face, of the frame's shorter side: up to which it is small, and in a close-up."""
+
+_SPEAKING = ((0.82, 0.42), (0.38, 0.2))
+"""Of mouth with jaw, and of the eyes: middle from the top, and reach up and down, of the face."""
+
+_ACROSS, _EDGE = 0.48, 0.25
+"""Their reach to the sides, of the face, and how much of them is edge."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
@@ -76,6 +85,18 @@ class Face:
     @property
     def area(self) -> float:
         return (self.right - self.left) * (self.bottom - self.top)
+
+    def within(self, box: Box) -> "Face":
+        """The same face in a part of the picture, given as shares of it."""
+        left, top, right, bottom = box
+        across, down = right - left, bottom - top
+        return replace(
+            self,
+            left=(self.left - left) / across,
+            top=(self.top - top) / down,
+            right=(self.right - left) / across,
+            bottom=(self.bottom - top) / down,
+        )
 
 
 def find_faces(image: NDArray[np.uint8]) -> tuple[Face, ...]:
@@ -103,6 +124,37 @@ def focus_on(faces: Sequence[Face]) -> tuple[float, float]:
         return CENTRE
     x, y = faces[0].centre
     return x, min(y + _EYES_TO_MIDDLE * (faces[0].bottom - faces[0].top), 1.0)
+
+
+def close_up_of(face: Face, *, height: int, width: int) -> tuple[int, int, int, int] | None:
+    """Where to look closer at a face that is small in its frame, in the frame's proportions.
+
+    Args:
+        height, width: of the frame, in pixels.
+
+    Returns:
+        Left, top, right and bottom in pixels, or None if the face is large enough.
+    """
+    size = (face.bottom - face.top) * height / min(height, width)
+    if size > SMALL:
+        return None
+    rows, columns = (max(round(side * size / CLOSE), 1) for side in (height, width))
+    x, y = face.centre
+    left = min(max(round(x * width - columns / 2), 0), width - columns)
+    top = min(max(round(y * height - rows / 2), 0), height - rows)
+    return left, top, left + columns, top + rows
+
+
+def speaking_parts(face: Face, *, height: int, width: int) -> NDArray[np.float32]:
+    """Where a face moves that speaks: 1 at mouth, jaw and eyes, 0 elsewhere, [height, width]."""
+    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
+    across, down = face.right - face.left, face.bottom - face.top
+    aside = ((x - face.centre[0]) / (_ACROSS * across))[None]
+    inside = [
+        1 - np.hypot(aside, ((y - face.top) / down - middle)[:, None] / reach)
+        for middle, reach in _SPEAKING
+    ]
+    return np.clip(0.5 + np.maximum(*inside) / _EDGE, 0, 1).astype(np.float32)
 
 
 def _boxes(image: NDArray[np.uint8], look: _Look) -> Iterator[Face]:

@@ -34,6 +34,9 @@ BACKDROP = (255, 255, 255)
 viewers show a cut-out; the colours stored under full transparency are left-overs that nobody has
 seen."""
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, 0 to 1 of a picture."""
+
 CENTRE = (0.5, 0.5)
 BLUR_SHARE = 0.05
 """How far the continued edges of "contain" take to be fully blurred, of the longer side."""
@@ -119,7 +122,7 @@ def fit_image(
 
 def crop_box(
     rows: int, columns: int, height: int, width: int, *, focus: tuple[float, float] = CENTRE
-) -> tuple[float, float, float, float]:
+) -> Box:
     """The part of a picture that "cover" shows: left, top, right, bottom, 0 to 1 of the picture."""
     scale = max(height / rows, width / columns)
     scaled_rows, scaled_columns = (

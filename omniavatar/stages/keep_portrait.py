@@ -4,6 +4,9 @@ A small VAE softens fabric and grain, and lets a still background shimmer. Where
 differs from the decoded portrait by no more than that, the portrait's own pixels take its place;
 where it differs visibly, nothing is changed, and in between one fades into the other. What the VAE
 can not show of a portrait, edges and fine texture, shimmers most, and so may differ most there.
+
+A model that knows drawings alone moves the face of a photograph well, and smears hats, hair and
+what is behind them when it moves the head. Where a photograph's face is known, all else is calm.
 """
 
 # t video frames, h, w rows and columns in pixels
@@ -22,6 +25,9 @@ The more, the sharper photographs stay. From 2.5 on slight smiles and nods of dr
 still, so that fewer of them do what their prompt says.
 """
 
+CALM = 3.0
+"""How many times as much a pixel may differ and still hold still, off the face of a photograph."""
+
 REACH = 5
 """Side in pixels of the squares over which differences are averaged, and then spread."""
 
@@ -34,10 +40,12 @@ class PortraitKeeper:
 
     Args:
         portrait: as it was encoded, [1, 3, 1, h, w] in 0..1.
+        lively: where things move easily, [h, w] in 0..1; None if they do everywhere.
     """
 
-    def __init__(self, portrait: Tensor) -> None:
+    def __init__(self, portrait: Tensor, *, lively: Tensor | None = None) -> None:
         self._portrait = portrait
+        self._calm = None if lively is None else CALM + (1 - CALM) * lively
         self._is_grey = bool((portrait.amax(1) - portrait.amin(1)).max() <= GREY)
         self._decoded: Tensor | None = None
 
@@ -53,21 +61,25 @@ class PortraitKeeper:
         if self._decoded is None:
             self._decoded = video[:, :, :1].clone()
         portrait = self._portrait.to(video)
-        share = moving_share(video, decoded=self._decoded, portrait=portrait)
+        share = moving_share(video, decoded=self._decoded, portrait=portrait, calm=self._calm)
         return torch.lerp(portrait, video, share)
 
 
-def moving_share(video: Tensor, *, decoded: Tensor, portrait: Tensor) -> Tensor:
+def moving_share(
+    video: Tensor, *, decoded: Tensor, portrait: Tensor, calm: Tensor | None = None
+) -> Tensor:
     """How much each pixel is one that moves, [1, 1, t, h, w] in 0..1.
 
     Args:
         video: [1, 3, t, h, w] in 0..1.
         decoded, portrait: after the VAE and before it, [1, 3, 1, h, w].
+        calm: [h, w], times that a pixel may differ more; None is once everywhere.
     """
     difference = _difference(video, decoded)
     spread = F.max_pool2d(_averaged(difference), REACH, stride=1, padding=REACH // 2)
-    still = STILL + SHIMMER * _averaged(_difference(portrait, decoded))
-    share = ((_averaged(spread) - still) / (MOVING - STILL)).clamp(0, 1)
+    times = 1.0 if calm is None else calm.to(video)
+    still = times * (STILL + SHIMMER * _averaged(_difference(portrait, decoded)))
+    share = ((_averaged(spread) - still) / (times * (MOVING - STILL))).clamp(0, 1)
     return (share * share * (3 - 2 * share))[:, 0][None, None]
 
 

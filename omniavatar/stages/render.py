@@ -14,6 +14,7 @@ from omniavatar.models import Models
 from omniavatar.models.transformer import Moments
 from omniavatar.plan import Chunk, VideoPlan
 from omniavatar.stages.blinks import Blinks
+from omniavatar.stages.close_up import CloseUp
 from omniavatar.stages.conditions import Conditions
 from omniavatar.stages.denoise import (
     ChunkInputs,
@@ -68,6 +69,8 @@ class Rendering:
         blinks: when the prompt of `conditions.blinking` holds, if there is one.
         keeper: what puts the portrait back where nothing moves, if that is wanted. The next chunk
             goes on from frames that have it, so that still parts do not drift.
+        close_up: what puts the frames into the picture of which they are a part, if they are. The
+            next chunk goes on from the part alone.
     """
 
     def __init__(
@@ -79,9 +82,11 @@ class Rendering:
         draw_noise: Callable[[tuple[int, ...]], Tensor],
         blinks: Blinks,
         keeper: PortraitKeeper | None = None,
+        close_up: CloseUp | None = None,
     ) -> None:
         self._conditions, self._plan, self._tiles = conditions, plan, tiles
-        self._draw_noise, self._blinks, self._keeper = draw_noise, blinks, keeper
+        self._draw_noise, self._blinks = draw_noise, blinks
+        self._keeper, self._close_up = keeper, close_up
         self._next = 0
         self._noise: Tensor | None = None  # of the next chunk
         self._tail: Tensor | None = None  # last frames of the chunk before it, [1, 3, t, 8h, 8w]
@@ -126,6 +131,8 @@ class Rendering:
             video = self._keeper.keep(video)
         tail = video[:, :, -self._plan.overlap_frames :] * 2 - 1
         self._next, self._noise, self._tail = number + 1, None, tail
+        if self._close_up is not None:
+            video = self._close_up.place(video)
         yield ChunkVideo(chunk=number, latents=latents, video=video)
 
     def _moments(self, chunk: Chunk) -> Moments | None:

@@ -146,6 +146,8 @@ class ModelSpec:
         cpu_dtype: in which a CPU that has instructions for bfloat16 computes it; CUDA has bfloat16.
         keep_portrait: whether the portrait's own pixels are shown where a video does not move; for
             a VAE that softens them.
+        calm_photographs: whether of a photograph only the face moves easily, and only a close-up is
+            made of a face that is small in it; for a model that knows drawings alone.
         blink_prompt: stands in for the prompt in the moments when somebody blinks; None for a model
             that blinks by itself.
         preset: of the distilled LoRA in its weights, whose numbers are in `steps`, `shift` and
@@ -175,6 +177,7 @@ class ModelSpec:
     small_max_tokens: int | None = None
     cpu_dtype: Literal["float32", "bfloat16"] = "float32"
     keep_portrait: bool = False
+    calm_photographs: bool = False
     blink_prompt: str | None = None
 
     def with_preset(self, preset: Preset) -> "ModelSpec":
@@ -322,6 +325,7 @@ NANO = ModelSpec(
     small_max_tokens=1472,
     cpu_dtype="bfloat16",
     keep_portrait=True,
+    calm_photographs=True,
     blink_prompt="A person is talking to the camera and keeps blinking the eyes.",
     steps=3,
     guidance=1.0,
