@@ -12,7 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from omniavatar.nano.architecture import build_tokenizer, weights_folder
-from omniavatar.nano.changes import FIRST, FURTHER, changes_file, read_changes, write_changes
+from omniavatar.nano.changes import (
+    FIRST,
+    FURTHER,
+    PROMPTS,
+    changes_file,
+    read_changes,
+    write_changes,
+)
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.course import Shape
 from omniavatar.nano.export import export
@@ -24,6 +31,8 @@ from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import SIDE, load_reader
 from omniavatar.nano.speech import SpeechBank, mouth_track, speech_bank
 from omniavatar.nano.train_lips import (
+    LORA,
+    PART,
     Experts,
     add_changes,
     anchor_loss,
@@ -112,8 +121,8 @@ def test_changes_survive_eight_bits(tmp_path: Path) -> None:
 def test_the_bundled_changes_are_merged_when_it_is_loaded(tmp_path: Path) -> None:
     spec = CATALOG["nano"]
     alone = load_file(weights_folder() / TRANSFORMER)
-    changes = [read_changes(weights_folder(), name) for name in (FIRST, FURTHER)]
-    assert [len(each) for each in changes] == [67, 68]
+    changes = [read_changes(weights_folder(), name) for name in (FIRST, FURTHER, PROMPTS)]
+    assert [len(each) for each in changes] == [67, 68, 18]
     found = load_models(spec, device=CPU, dtype=torch.float32).transformer.state_dict()
     wanted = {name: tensor.float() for name, tensor in alone.items()}
     for each in changes:
@@ -133,8 +142,8 @@ def test_the_bundled_changes_are_merged_when_it_is_loaded(tmp_path: Path) -> Non
 
 def test_changes_that_are_begun_with_nothing_change_nothing(network: Generator) -> None:
     before = network.transformer.state_dict()["blocks.0.ffn.net.2.weight"].clone()
-    add_changes(network)
-    found = changes_of(network.state_dict())
+    add_changes(network, LORA, PART)
+    found = changes_of(network.state_dict(), PART)
     assert found.keys() == {*read_changes(weights_folder()), "audio_proj.proj"}
     assert all(not up.any() for _, up in found.values())
     trained = [name for name, p in network.named_parameters() if p.requires_grad]
@@ -148,11 +157,11 @@ def test_what_is_trained_further_is_exported_beside_what_was_first(
 ) -> None:
     write_changes(some_matrices(), tmp_path)
     first = read_changes(tmp_path)
-    add_changes(network)
+    add_changes(network, LORA, PART)
     for name, parameter in network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
-    trained = changes_of(network.state_dict())
+    trained = changes_of(network.state_dict(), PART)
     torch.save({"average": network.state_dict()}, tmp_path / "lips.pt")
     (tmp_path / "lips.json").write_text('{"settings": {"further": true}}')
     (tmp_path / "training.json").write_text('{"lips": {}, "attunement": {}}')
@@ -194,7 +203,7 @@ def test_the_loss_teaches_the_changes_alone(
     network: Generator, windows: Windows, latents: Latents
 ) -> None:
     before = Generator.load(weights_folder()).eval().requires_grad_(False)
-    add_changes(network)
+    add_changes(network, LORA, PART)
     weights = weights_folder()
     experts = Experts(latents, load_reader(weights / "reader"), load_observer(weights / "observer"))
     torch.manual_seed(5)

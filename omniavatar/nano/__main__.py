@@ -16,6 +16,8 @@
     python -m omniavatar.nano lips            train low-rank changes on what is read off videos
     python -m omniavatar.nano export --only lips
     python -m omniavatar.nano attune --further FOLDER  let it hear other speech, of a folder
+    python -m omniavatar.nano prompts --observer FOLDER  let it do more of what prompts say
+    python -m omniavatar.nano export --only prompts
     python -m omniavatar.nano films FILE.json ...  a contact sheet of videos made from requests
     python -m omniavatar.nano show            README's sheet and loop, of presenters never seen
     python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
@@ -25,7 +27,7 @@
     python -m omniavatar.nano judge           train its judge of behaviours, for that observer
 
 A part of training that was stopped goes on from its checkpoint when it is called again. Speech
-encoder, transformer, fold and lips can be trained on several GPUs of one machine:
+encoder, transformer, fold, lips and prompts can be trained on several GPUs of one machine:
 
     torchrun --nproc-per-node 2 -m omniavatar.nano transformer
 """
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 TRAINING_PARTS = {
     "speech-encoder": 170, "vae": 417, "reader": 90, "transformer": 900, "fold": 312,
-    "expert": 150, "lips": 600,
+    "expert": 150, "lips": 600, "prompts": 330,
 }  # fmt: skip
 """Parts, and the seconds that each had on the card that the bundled weights were trained on."""
 
@@ -120,11 +122,11 @@ def _parser() -> argparse.ArgumentParser:
         part = parts.add_parser(name, help=f"train the {name}")
         part.add_argument("--seconds", type=float, default=seconds, help="whole budget")
         part.add_argument("--stop-after", type=float, help="leave this call after so many seconds")
-        if name not in ("transformer", "fold", "lips"):
+        if name not in ("transformer", "fold", "lips", "prompts"):
             part.add_argument("--batch", type=int)
         part.add_argument("--device", default="cuda")
         _add_course(part)
-        if name in ("transformer", "vae", "fold", "speech-encoder", "expert", "lips"):
+        if name in ("transformer", "vae", "fold", "speech-encoder", "expert", "lips", "prompts"):
             part.add_argument("--weights", type=Path, help="where the other parts are exported")
         if name in ("vae", "reader", "expert"):
             part.add_argument("--clips", type=int, help="drawn before training")
@@ -136,6 +138,10 @@ def _parser() -> argparse.ArgumentParser:
         if name == "lips":
             part.add_argument("--further", action="store_true", help="over exported changes")
             part.add_argument("--observer", type=Path, help="another than evaluation's")
+        elif name == "prompts":
+            part.add_argument(
+                "--observer", type=Path, required=True, help="another than evaluation's, and judge"
+            )
 
     takes = parts.add_parser("takes", help="draw the transformer's clips before there is a VAE")
     takes.add_argument("--to", type=Path, required=True, help="folder, of 10 MB a clip")
@@ -208,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     judge = parts.add_parser("judge", help="train the judge of behaviours")
     judge.add_argument("--weights", type=Path, help="where the observer is")
     judge.add_argument("--clips", type=int, default=900, help="to draw")
+    judge.add_argument("--seed", type=int, default=71, help="of those")
     judge.add_argument("--device", default="cpu")
     return parser
 
@@ -314,6 +321,10 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
             observer=options.observer,
             **common,
         )
+    elif options.part == "prompts":
+        from omniavatar.nano.train_prompts import train_prompts
+
+        train_prompts(held_out, _weights(options), observer=options.observer, **common)
     elif options.part == "fold":
         from omniavatar.nano.train_fold import fold_guidance
 
@@ -451,7 +462,12 @@ def _train_observer(options: argparse.Namespace) -> None:
 def _train_judge(options: argparse.Namespace) -> None:
     from omniavatar.nano.train_judge import train_judge
 
-    shares = train_judge(_weights(options) / "observer", clips=options.clips, device=options.device)
+    shares = train_judge(
+        _weights(options) / "observer",
+        clips=options.clips,
+        seed=options.seed,
+        device=options.device,
+    )
     for name, share in shares.items():
         print(f"{name:16} {share:.0%}")
 

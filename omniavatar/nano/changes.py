@@ -1,8 +1,8 @@
 """The low-rank changes of the bundled transformer as a file: diffusers' names, eight bits a number.
 
 They lie beside the transformer and not in it, as the published adapters do: what is trained again
-is a quarter of a megabyte, and not sixteen. What is trained further lies in a second file, beside
-the first; the changes of both are added.
+is a quarter of a megabyte, and not sixteen. What is trained further lies in a file of its own,
+beside the first; the changes of all are added.
 """
 
 # r rank, i, o numbers that a layer takes and gives
@@ -24,8 +24,9 @@ _KIND, _LARGEST = torch.float8_e5m2, 2.0**14
 times that. Of its bits more are alike than of e4m3's, so that what git keeps is a sixth smaller."""
 
 
-FIRST, FURTHER = "first", "further"
-"""Names of the changes: those of the bare transformer, and those that were trained over them."""
+FIRST, FURTHER, PROMPTS = "first", "further", "prompts"
+"""Names of the changes: lips of the bare transformer, lips that were trained over those, and how
+prompts are read, which was trained over both."""
 
 Matrices = Mapping[str, tuple[Tensor, Tensor]]
 """Down [r, i] and up [o, r] by the name of the changed layer; a change is their product."""

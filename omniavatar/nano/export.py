@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from omniavatar.nano.architecture import SIZE, build_speech_encoder, build_tokenizer
 from omniavatar.nano.attunement import RECORD as ATTUNEMENT
 from omniavatar.nano.audio_code import write_pack
-from omniavatar.nano.changes import FIRST, FURTHER, changes_file, write_changes
+from omniavatar.nano.changes import FIRST, FURTHER, PROMPTS, changes_file, write_changes
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.emphasis import RECORD
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import Reader
 from omniavatar.nano.speech import SpeechBank
+from omniavatar.nano.train_lips import PART as LIPS
 from omniavatar.nano.train_lips import changes_of
 from omniavatar.nano.train_speech_encoder import SpeechReader
 from omniavatar.nano.train_vae import read_vae
@@ -30,11 +31,11 @@ from omniavatar.nano.training import (
 )
 from omniavatar.nano.windows import Latents
 
-PARTS = ("vae", "speech-encoder", "reader", "transformer", "fold", "lips")
+PARTS = ("vae", "speech-encoder", "reader", "transformer", "fold", "lips", "prompts")
 """Trained parts, in the order in which they depend on each other."""
 
-LIPS = {FIRST: "lips", FURTHER: "lips, further"}
-"""What the records call the changes."""
+CHANGES = {FIRST: LIPS, FURTHER: f"{LIPS}, further", PROMPTS: PROMPTS}
+"""What the records call the changes, each of which was trained over those before it."""
 
 
 def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ...] = PARTS) -> None:
@@ -71,19 +72,25 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
     if not {"transformer", "fold"}.isdisjoint(only):
         # What was emphasised and changed is not there any more.
         records.pop(RECORD, None)
-        for name in (FIRST, FURTHER):
-            records.pop(LIPS[name], None)
-            changes_file(weights, name).unlink(missing_ok=True)
-        records.pop(ATTUNEMENT, None)
+        _drop_changes(weights, records, tuple(CHANGES))
     new = {part: _record(runs, part) for part in only}
-    if "lips" in only:
-        name = FURTHER if new["lips"]["settings"]["further"] else FIRST
-        for outdated in (LIPS[FURTHER], ATTUNEMENT):
-            records.pop(outdated, None)
-        changes_file(weights, FURTHER).unlink(missing_ok=True)
-        write_changes(changes_of(read_average_state(runs / "lips.pt")), weights, name)
-        new[LIPS[name]] = new.pop("lips")
+    if LIPS in only:
+        name = FURTHER if new[LIPS]["settings"]["further"] else FIRST
+        _drop_changes(weights, records, (FURTHER, PROMPTS))
+        write_changes(changes_of(read_average_state(runs / "lips.pt"), LIPS), weights, name)
+        new[CHANGES[name]] = new.pop(LIPS)
+    if PROMPTS in only:
+        state = read_average_state(runs / "prompts.pt")
+        write_changes(changes_of(state, PROMPTS), weights, PROMPTS)
     write_records(weights, {**records, **new})
+
+
+def _drop_changes(weights: Path, records: dict[str, Any], names: tuple[str, ...]) -> None:
+    """What was trained over something that is replaced; what was attuned is among `FURTHER`."""
+    for name in names:
+        records.pop(CHANGES[name], None)
+        changes_file(weights, name).unlink(missing_ok=True)
+    records.pop(ATTUNEMENT, None)
 
 
 def _record(runs: Path, part: str) -> dict[str, Any]:

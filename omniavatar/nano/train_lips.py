@@ -11,7 +11,7 @@ Source of the idea: the expert discriminator of Wav2Lip (arXiv 2008.10010); LoRA
 # b batch, t video frames, f latent frames, k frames that are looked at, h, w rows and columns
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from omniavatar.nano.probe import Probe, gradient_energy
 from omniavatar.nano.reader import Reader, load_reader
 from omniavatar.nano.speech import SpeechBank
 from omniavatar.nano.train_fold import STEPS
-from omniavatar.nano.training import Recipe, Trainer, rank, read_average, train
+from omniavatar.nano.training import Recipe, Trainer, in_bfloat16, rank, read_average, train
 from omniavatar.nano.windows import (
     MOUTH_WEIGHT,
     Latents,
@@ -61,6 +61,8 @@ LAYERS = (
 )
 """Those that are changed, as a pattern of their names."""
 
+LORA = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS, lora_dropout=0.0)
+
 SEGMENT_LATENTS, LEAD_LATENTS = 9, 2
 """Latent frames that are decoded, and how many of them first: a decoder begins without a past."""
 
@@ -72,7 +74,8 @@ FEELING = 2.0
 """How much more smiles and sadness count than motion: they are slight, and hold all the time."""
 
 _MOUTH_SPREAD = (0.23, 0.20, 0.28)
-_SEEN_SPREAD = (0.5, 0.5, 0.3, 0.5, 0.5, 0.4, 0.5)
+SEEN_SPREAD = (0.5, 0.5, 0.3, 0.5, 0.5, 0.4, 0.5)
+"""What is much of each of `OBSERVATIONS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def train_lips(
     network = copy.deepcopy(before)
     if further:
         merge_changes(network, read_changes(weights, FIRST))
-    add_changes(network)
+    add_changes(network, LORA, PART)
     trainer = Trainer(
         PART,
         network,
@@ -163,18 +166,17 @@ def merge_changes(network: Generator, matrices: Matrices) -> None:
         weight.data += (up @ down).to(weight.device)
 
 
-def add_changes(network: Generator) -> None:
+def add_changes(network: Generator, config: LoraConfig, part: str) -> None:
     """Low-rank changes that change nothing yet, and are all that is trained."""
-    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS, lora_dropout=0.0)
     network.requires_grad_(False)
-    network.transformer.add_adapter(config, adapter_name=PART)
+    network.transformer.add_adapter(config, adapter_name=part)
 
 
-def changes_of(state: Mapping[str, Tensor]) -> Matrices:
+def changes_of(state: Mapping[str, Tensor], part: str) -> Matrices:
     """Of a trained network's state, down and up of each layer: what `write_changes` takes."""
     found = {}
     for name, down in state.items():
-        layer, is_down, _ = name.removeprefix("transformer.").partition(f".lora_A.{PART}.weight")
+        layer, is_down, _ = name.removeprefix("transformer.").partition(f".lora_A.{part}.weight")
         if is_down:
             found[layer] = (down, state[name.replace("lora_A", "lora_B")])
     return found
@@ -184,7 +186,7 @@ def lips_loss(network: Generator, before: Generator, windows: Windows, experts: 
     """What is wrong to be seen, and how far all else is from what it was."""
     device = windows.latents.device
     noise = torch.randn(windows.latents.shape, device=device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with in_bfloat16(device):
         made = roll_out(network, windows, noise, steps=STEPS)
         frames, at = decode_segment(made, experts.latents)
         heads = windows.heads[:, 0]
@@ -208,18 +210,19 @@ def lips_loss(network: Generator, before: Generator, windows: Windows, experts: 
 
 
 def decode_segment(
-    made: Tensor, latents: Latents, *, at: Tensor | None = None
+    made: Tensor, latents: Latents, *, at: Tensor | None = None, length: int = SEGMENT_LATENTS
 ) -> tuple[Tensor, Tensor]:
     """Decode some latent frames.
 
     Args:
-        at: frames to decode, as told by another call; None chooses.
+        at: frames to decode, as told by another call of the same length; None chooses.
+        length: of the segment in latent frames.
 
     Returns:
         Frames [b, k, 3, 8h, 8w] in -1..1, and their numbers in the video, [k].
     """
     first_frame = 4 * LEAD_LATENTS - 3
-    length = min(SEGMENT_LATENTS, made.shape[2])
+    length = min(length, made.shape[2])
     if at is None:
         start = int(torch.randint(made.shape[2] - length + 1, ()))
         at = torch.arange(first_frame, 4 * length - 3) + 4 * start
@@ -252,12 +255,14 @@ def mouth_loss(read: Tensor, wanted: Tensor) -> Tensor:
     return 0.5 * wrong + (1 - agreement).mean() + 0.25 * lazy.mean()
 
 
-def behaviour_loss(seen: Tensor, wanted: Tensor) -> Tensor:
+def behaviour_loss(
+    seen: Tensor, wanted: Tensor, *, spread: Sequence[float] = SEEN_SPREAD
+) -> Tensor:
     """How far faces [b, k, 7] are, and how much they move, from what is asked."""
-    spread = torch.tensor(_SEEN_SPREAD, device=seen.device)
+    much = torch.tensor(spread, device=seen.device)
 
     def described(tracks: Tensor) -> Tensor:
-        tracks = tracks / spread
+        tracks = tracks / much
         moved = (tracks.var(1) + 1e-3).sqrt()
         quick = (tracks.diff(dim=1).square().mean(1) + 1e-4).sqrt()
         feeling = FEELING * tracks[..., 4:].mean(1)

@@ -1,0 +1,218 @@
+"""Train low-rank changes of how the transformer reads a prompt, on what is seen in its videos.
+
+What is changed is small, a few thousand numbers, and reads the prompt alone: lips can not learn
+from it to please anybody. Videos are generated, decoded, kept to the portrait as the pipeline keeps
+them, and looked at by an observer and a judge of their own, which evaluation does not use. They
+should see in them what they see in the true clip.
+"""
+
+# b batch, t video frames, f latent frames, k frames that are looked at, h, w rows and columns
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from peft import LoraConfig
+from torch import Tensor
+
+from omniavatar.nano.behaviours import Judge, describe, load_judge
+from omniavatar.nano.changes import FIRST, FURTHER, PROMPTS, read_changes
+from omniavatar.nano.course import Course
+from omniavatar.nano.face_view import cut_out
+from omniavatar.nano.generator import Generator, roll_out
+from omniavatar.nano.observer import Observer, load_observer
+from omniavatar.nano.probe import Probe
+from omniavatar.nano.reader import Reader, load_reader
+from omniavatar.nano.speech import SpeechBank
+from omniavatar.nano.train_fold import STEPS
+from omniavatar.nano.train_lips import (
+    add_changes,
+    behaviour_loss,
+    decode_segment,
+    detail_loss,
+    merge_changes,
+    mouth_loss,
+    observe,
+)
+from omniavatar.nano.training import Recipe, Trainer, in_bfloat16, rank, read_average, train
+from omniavatar.nano.windows import Latents, Windows, load_speech_encoder, read_windows
+from omniavatar.stages.keep_portrait import moving_share
+
+RECIPE = Recipe(
+    learning_rate=2e-3,
+    betas=(0.9, 0.98),
+    weight_decay=0.0,
+    final_share=0.02,
+    warm_up=0.05,
+    decay=0.99,
+)
+
+PART = PROMPTS
+"""Its name, and its adapter's."""
+
+LORA = LoraConfig(
+    r=1,
+    lora_alpha=1,
+    target_modules=(
+        r"condition_embedder\.text_embedder\.linear_[12]"
+        r"|blocks\.\d+\.attn2\.(to_k|to_v)"
+    ),
+    rank_pattern={r"text_embedder\.linear_[12]": 4},
+    alpha_pattern={r"text_embedder\.linear_[12]": 4},
+    lora_dropout=0.0,
+)
+
+SEGMENT_LATENTS = 17
+"""Latent frames that are decoded: heads sway in seconds."""
+
+JUDGED_WEIGHT, SEEN_WEIGHT, DETAIL_WEIGHT, CHANGE_WEIGHT, COLOUR_WEIGHT = 1.0, 3.0, 0.5, 1.0, 100.0
+
+SEEN_SPREAD = (0.5, 0.5, 0.15, 0.5, 0.5, 0.4, 0.5)
+"""Lids count four times as much as for lips: a judge is content without blinks, who often mistakes
+them."""
+
+LOST = 2 / 255
+"""What the VAE loses of a portrait, about: so much less of what moves slightly is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Critics:
+    """Who looks at what is generated."""
+
+    latents: Latents
+    reader: Reader
+    observer: Observer
+    judge: Judge
+
+
+def train_prompts(
+    held_out: SpeechBank,
+    weights: Path,
+    *,
+    folder: Path,
+    seconds: float,
+    deadline: float,
+    course: Course,
+    observer: Path,
+    device: torch.device,
+) -> None:
+    """Train until the time is over.
+
+    Args:
+        weights: where all other parts are exported.
+        folder: with the windows, and the expert that `train_reader` made.
+        observer: of another observer than evaluation's, and of its judge.
+    """
+    torch.manual_seed(91 + rank())
+    latents, encoder = Latents.load(weights, device), load_speech_encoder(weights, device)
+    banks = {shape: read_windows(folder, shape, encoder, device) for shape in course.shapes}
+    critics = Critics(
+        latents,
+        read_average(folder / "expert.pt", Reader()).to(device),
+        load_observer(observer).to(device),
+        load_judge(observer).to(device).requires_grad_(False),
+    )
+    before = Generator.load(weights).to(device).eval().requires_grad_(False)
+    for name in (FIRST, FURTHER):
+        merge_changes(before, read_changes(weights, name))
+    network = copy.deepcopy(before)
+    add_changes(network, LORA, PART)
+    trainer = Trainer(
+        PART,
+        network,
+        RECIPE,
+        folder=folder,
+        seconds=seconds,
+        deadline=deadline,
+        settings={
+            "clips": sum(map(len, banks.values())),
+            "weights": [
+                JUDGED_WEIGHT, SEEN_WEIGHT, DETAIL_WEIGHT, CHANGE_WEIGHT, COLOUR_WEIGHT,
+            ],
+            "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        },
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(92 + trainer.record.steps + 100_000 * rank())
+    torch.manual_seed(93 + trainer.record.steps + 100_000 * rank())
+    clips = min(28, *map(len, banks.values()))
+    reader = load_reader(weights / "reader").to(device)
+    probe = Probe(held_out, latents, encoder, reader, course=course, clips=clips, device=device)
+    trainer.prepared()
+    trainer.probe(**probe.score(trainer.average, steps=STEPS))
+
+    def loss() -> Tensor:
+        shape = course.shapes[trainer.record.steps % len(course.shapes)]
+        bank = banks[shape]
+        count = max(1, course.batch(shape) // 2)  # twice as much of each is decoded as for lips
+        chosen = torch.randint(len(bank), (count,), generator=generator).to(device)
+        return prompts_loss(network, before, bank.take(chosen), critics)
+
+    train(
+        trainer,
+        loss,
+        probe=lambda: probe.score(trainer.average, steps=STEPS),
+        probe_seconds=[seconds * share for share in (0.25, 0.5, 0.75)],
+    )
+
+
+def prompts_loss(
+    network: Generator, before: Generator, windows: Windows, critics: Critics
+) -> Tensor:
+    """How much else is seen than in the true clips, and how far the rest is from what it was."""
+    device = windows.latents.device
+    noise = torch.randn(windows.latents.shape, device=device)
+    latents, heads, length = critics.latents, windows.heads[:, 0], SEGMENT_LATENTS
+    with in_bfloat16(device):
+        made = roll_out(network, windows, noise, steps=STEPS)
+        frames, at = decode_segment(made, latents, length=length)
+        with torch.no_grad():
+            usual = roll_out(before, windows, noise, steps=STEPS)
+            usual_frames, _ = decode_segment(usual, latents, at=at, length=length)
+            true_latents = windows.latents.float()
+            true_frames, _ = decode_segment(true_latents, latents, at=at, length=length)
+            portraits = latents.decode(windows.reference.float()[:, :, None])
+            wanted = observe(critics.observer, true_frames, portraits, heads).float()
+        read = critics.reader(cut_out(frames, windows.face).flatten(0, 1)).float()
+        shown = kept(frames, portraits)
+        seen = observe(critics.observer, shown, portraits, heads).float()
+    return torch.stack(
+        (
+            mouth_loss(read.unflatten(0, frames.shape[:2]), windows.mouth[:, at].float()),
+            JUDGED_WEIGHT * judged_loss(critics.judge, seen, wanted),
+            SEEN_WEIGHT * behaviour_loss(seen, wanted, spread=SEEN_SPREAD),
+            DETAIL_WEIGHT * detail_loss(frames, true_frames, windows.heads[:, at].float()),
+            CHANGE_WEIGHT * change_loss(made, usual, windows.weights.float()),
+            COLOUR_WEIGHT * tint_loss(frames, usual_frames),
+        )
+    ).sum()
+
+
+def kept(frames: Tensor, portraits: Tensor) -> Tensor:
+    """What the pipeline shows of frames [b, k, 3, h, w]: the portrait [b, 3, 1, h, w] if still."""
+    results = []
+    for clip, portrait in zip(frames, portraits, strict=True):
+        video = rearrange(clip, "k c h w -> 1 c k h w") / 2 + 0.5
+        decoded = portrait[None] / 2 + 0.5
+        share = moving_share(video, decoded=decoded, portrait=decoded + LOST)
+        results.append(torch.lerp(decoded.expand_as(video), video, share.to(video)))
+    return rearrange(torch.cat(results), "b c k h w -> b k c h w") * 2 - 1
+
+
+def judged_loss(judge: Judge, seen: Tensor, wanted: Tensor) -> Tensor:
+    """How much else the judge takes faces [b, k, 7] for than the true ones: a cross-entropy."""
+    with torch.no_grad():
+        verdict = judge(describe(wanted)).softmax(-1)
+    return F.cross_entropy(judge(describe(seen)), verdict)
+
+
+def change_loss(made: Tensor, usual: Tensor, weights: Tensor) -> Tensor:
+    """Squares of what changed, [b, c, f, h, w], where nothing moves in the true clip."""
+    return ((weights == 1.0) * (made - usual).square().mean(1)).mean()
+
+
+def tint_loss(frames: Tensor, usual: Tensor) -> Tensor:
+    """Squares of how colours changed: of [b, k, 3, h, w] the mean over time and 16 x 16 pixels."""
+    return F.avg_pool2d((frames - usual).mean(1), 16).square().mean()
