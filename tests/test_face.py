@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -43,6 +44,17 @@ def test_face_is_found_however_the_picture_comes(photograph, change):
     }[change]
     assert_found(find_faces(changed), 1 - x if change == "mirrored" else x, y * 512 / 256
                  if change == "wide" else y)  # fmt: skip
+
+
+@pytest.mark.parametrize("degrees", [-25, 25])
+def test_tilted_heads_are_found_where_they_are(photograph, degrees):
+    tight = photograph[:256, 96:352]  # the face is in its middle
+    turn = cv2.getRotationMatrix2D((128, 118), degrees, 1.0)
+    turned = cv2.warpAffine(tight, turn, (256, 256), borderMode=cv2.BORDER_REPLICATE)
+    face, *others = find_faces(turned)
+    assert face.score == 1
+    assert face.centre == pytest.approx((0.5, 118 / 256), abs=0.05)
+    assert all(other.score < 1 for other in others)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Where the faces in a picture are, found by three of the classifiers that OpenCV's wheel carries.
 
 They are old, small and quick, need no download and no device, and find upright faces that look at
-the camera. Where none is certain, the picture is softened and looked at again. Measured on 60
-turned, scaled and darkened cuts of the photograph in `examples/`: all found, one false box. On 40
-drawn presenters: 28 found, and 4 of 12 drawings in other styles, no false box; so that no face
-found does not mean that there is none. Faces in profile, masked or upside down are not found.
+the camera. Where none is certain, the picture is softened and looked at again, and at last turned a
+little to either side, for heads that are tilted. Measured before that on 60 turned, scaled and
+darkened cuts of the photograph in `examples/`: all found, one false box. On 40 drawn presenters: 29
+found, and 4 of 12 drawings in other styles, no false box; so that no face found does not mean that
+there is none. Of 9 photographs 8 are found, 2 of them tilted; faces in profile, masked or upside
+down are not.
 """
 
 # n faces, h, w rows and columns of the picture
@@ -47,6 +49,9 @@ _SOFT_LOOKS = (
     _Look("frontalface_alt2", 55.0, soft=True),
     _Look("frontalface_alt", 55.0, size=120, soft=True),
 )
+_TILTS = (15.0, -15.0)
+"""Degrees by which the picture is turned where no upright face is certain."""
+
 _SAME = 0.3
 """Boxes that share more of their union than this are of one face."""
 
@@ -100,7 +105,7 @@ class Face:
 
 
 def find_faces(image: NDArray[np.uint8]) -> tuple[Face, ...]:
-    """Find upright faces, in about a tenth of a second.
+    """Find faces of heads that are upright or a little tilted, in some tenths of a second.
 
     Args:
         image: [h, w, 3], RGB.
@@ -115,6 +120,9 @@ def find_faces(image: NDArray[np.uint8]) -> tuple[Face, ...]:
                 faces = _with_box(faces, face)
         if any(face.score == 1 for face in faces):
             break
+    else:
+        for tilted in _tilted_faces(image):
+            faces = [face for face in faces if _overlap(face, tilted) <= _SAME] + [tilted]
     return tuple(sorted(faces, key=lambda face: (face.score, face.area), reverse=True))
 
 
@@ -159,11 +167,8 @@ def speaking_parts(face: Face, *, height: int, width: int) -> NDArray[np.float32
 
 def _boxes(image: NDArray[np.uint8], look: _Look) -> Iterator[Face]:
     """What one look sees."""
-    rows, columns, _ = image.shape
-    scale = look.size / max(rows, columns)
-    size = max(round(columns * scale), 1), max(round(rows * scale), 1)
-    filter_ = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    grey = cv2.cvtColor(cv2.resize(image, size, interpolation=filter_), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(_reduced(image, look.size), cv2.COLOR_RGB2GRAY)
+    size = grey.shape[1], grey.shape[0]
     if min(grey.shape) < _SMALLEST:
         return
     if look.soft:
@@ -185,6 +190,47 @@ def _boxes(image: NDArray[np.uint8], look: _Look) -> Iterator[Face]:
                 bottom=float(y + height) / size[1],
                 score=0.5,
             )
+
+
+def _reduced(image: NDArray[np.uint8], longer_side: int) -> NDArray[np.uint8]:
+    """Reduced or enlarged."""
+    rows, columns, _ = image.shape
+    scale = longer_side / max(rows, columns)
+    size = max(round(columns * scale), 1), max(round(rows * scale), 1)
+    filter_ = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=filter_).astype(np.uint8, copy=False)
+
+
+def _tilted_faces(image: NDArray[np.uint8]) -> list[Face]:
+    """Certain faces of heads that are tilted to one side: boxes around where their middles are."""
+    small = _reduced(image, _SHARP_LOOKS[0].size)
+    rows, columns, _ = small.shape
+    for degrees in _TILTS:
+        turn = cv2.getRotationMatrix2D((columns / 2, rows / 2), degrees, 1.0)
+        turned = cv2.warpAffine(small, turn, (columns, rows), borderMode=cv2.BORDER_REPLICATE)
+        faces: list[Face] = []
+        for look in _SHARP_LOOKS:
+            for face in _boxes(turned.astype(np.uint8), look):
+                faces = _with_box(faces, face)
+        certain = [face for face in faces if face.score == 1]
+        if certain:
+            back = np.asarray(cv2.invertAffineTransform(turn), np.float64)
+            return [_moved(face, back, rows=rows, columns=columns) for face in certain]
+    return []
+
+
+def _moved(face: Face, change: NDArray[np.float64], *, rows: int, columns: int) -> Face:
+    """The same box with its middle elsewhere, by a matrix [2, 3] of pixels."""
+    x, y = face.centre
+    to_x, to_y = map(float, change @ np.array([x * columns, y * rows, 1.0]))
+    across, down = to_x / columns - x, to_y / rows - y
+    return replace(
+        face,
+        left=max(face.left + across, 0.0),
+        top=max(face.top + down, 0.0),
+        right=min(face.right + across, 1.0),
+        bottom=min(face.bottom + down, 1.0),
+    )
 
 
 def _with_box(faces: list[Face], box: Face) -> list[Face]:
