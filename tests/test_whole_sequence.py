@@ -8,6 +8,9 @@ from diffusers import AutoencoderKLWan
 
 from omniavatar.models.whole_sequence import decode_whole, encode_moments, encode_whole
 
+ROUNDING = 6e-6
+"""Of float32 sums in another order: 4.07e-6 was seen on a CPU without AVX-512, 4e-6 never with."""
+
 LAYOUTS: dict[str, dict[str, Any]] = {
     "Wan2.1": {
         "base_dim": 96,
@@ -58,29 +61,28 @@ def test_one_pass_equals_the_cached_loop(layout: str, frames: int) -> None:
     vae = _vae(layout)
     video = _video(frames)
     latents = vae.encode(video).latent_dist.mode()
-    assert _error(encode_whole(vae, video), latents) <= 4e-6
+    assert _error(encode_whole(vae, video), latents) <= ROUNDING
     # Random weights decode to almost nothing: enlarge the latents, or the clamp is never reached.
     for scale in (1, 300):
-        assert (
-            _error(decode_whole(vae, scale * latents), vae.decode(scale * latents).sample) <= 4e-6
-        )
+        expected = vae.decode(scale * latents).sample
+        assert _error(decode_whole(vae, scale * latents), expected) <= ROUNDING
 
 
 def test_a_batch_equals_its_members_alone() -> None:
     vae = _vae("patches of 2")
     videos = torch.cat([_video(9), -_video(9)])
     latents = encode_whole(vae, videos)
-    assert _error(latents[1:], encode_whole(vae, videos[1:])) <= 4e-6
+    assert _error(latents[1:], encode_whole(vae, videos[1:])) <= ROUNDING
     decoded = decode_whole(vae, latents)
-    assert _error(decoded[1:], decode_whole(vae, latents[1:])) <= 4e-6
+    assert _error(decoded[1:], decode_whole(vae, latents[1:])) <= ROUNDING
 
 
 def test_moments_hold_the_posterior_of_the_class() -> None:
     vae = _vae("patches of 2")
     posterior = vae.encode(_video(5)).latent_dist
     mean, log_variance = encode_moments(vae, _video(5)).chunk(2, dim=1)
-    assert _error(mean, posterior.mean) <= 4e-6
-    assert _error(log_variance, posterior.logvar) <= 4e-6
+    assert _error(mean, posterior.mean) <= ROUNDING
+    assert _error(log_variance, posterior.logvar) <= ROUNDING
 
 
 def test_gradients_reach_every_weight() -> None:
@@ -100,4 +102,4 @@ def test_a_length_that_splits_a_latent_is_refused() -> None:
 def test_frames_decoded_a_few_at_a_time_equal_all_at_once(layout: str, window: int) -> None:
     vae = _vae(layout)
     latents = vae.encode(_video(33)).latent_dist.mode()
-    assert _error(decode_whole(vae, latents, window=window), decode_whole(vae, latents)) <= 4e-6
+    assert _error(decode_whole(vae, latents, window=window), decode_whole(vae, latents)) <= ROUNDING
