@@ -11,7 +11,7 @@ Source of the idea: the expert discriminator of Wav2Lip (arXiv 2008.10010); LoRA
 # b batch, t video frames, f latent frames, k frames that are looked at, h, w rows and columns
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from omniavatar.nano.changes import FIRST, Matrices, read_changes
-from omniavatar.nano.course import Course
+from omniavatar.nano.course import Course, Shape
 from omniavatar.nano.face_view import cut_out
 from omniavatar.nano.generator import Generator, roll_out
 from omniavatar.nano.observer import Observer, load_observer, pair_up
@@ -87,6 +87,31 @@ class Experts:
     observer: Observer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """Videos that were generated, and what is to be seen in a segment of them.
+
+    Attributes:
+        latents: [b, c, f, h, w], with a gradient.
+        usual: what the untaught network makes of the same noise.
+        frames, usual_frames, true_frames: of the segment, decoded, [b, k, 3, 8h, 8w] in -1..1.
+        heads: their boxes in the true clip, [b, k, 4] in pixels.
+        mouth, wanted_mouth: as read and as drawn, [b, k, 3].
+        seen, wanted: what is observed in what was made and in the true clip, [b, k, 7].
+    """
+
+    latents: Tensor
+    usual: Tensor
+    frames: Tensor
+    usual_frames: Tensor
+    true_frames: Tensor
+    heads: Tensor
+    mouth: Tensor
+    wanted_mouth: Tensor
+    seen: Tensor
+    wanted: Tensor
+
+
 def train_lips(
     held_out: SpeechBank,
     weights: Path,
@@ -136,23 +161,53 @@ def train_lips(
             "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         },
     )
-    generator = torch.Generator().manual_seed(82 + trainer.record.steps + 100_000 * rank())
-    torch.manual_seed(83 + trainer.record.steps + 100_000 * rank())
     clips = min(28, *map(len, banks.values()))
     reader = load_reader(weights / "reader").to(device)
-    probe = Probe(held_out, latents, encoder, reader, course=course, clips=clips, device=device)
+    teach(
+        trainer,
+        lambda windows: lips_loss(network, before, windows, experts),
+        banks=banks,
+        course=course,
+        batch=course.batch,
+        probe=Probe(held_out, latents, encoder, reader, course=course, clips=clips, device=device),
+        seconds=seconds,
+        seed=82,
+    )
+
+
+def teach(
+    trainer: Trainer[Generator],
+    loss: Callable[[Windows], Tensor],
+    *,
+    banks: Mapping[Shape, Windows],
+    course: Course,
+    batch: Callable[[Shape], int],
+    probe: Probe,
+    seconds: float,
+    seed: int,
+) -> None:
+    """Train on windows drawn from banks, whose shapes take turns, and probe before and meanwhile.
+
+    Args:
+        batch: windows of a shape in one step.
+        seconds: the whole budget.
+        seed: of the windows; the next one is that of the noise.
+    """
+    seed += trainer.record.steps + 100_000 * rank()
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed + 1)
     trainer.prepared()
     trainer.probe(**probe.score(trainer.average, steps=STEPS))
 
-    def loss() -> Tensor:
+    def step() -> Tensor:
         shape = course.shapes[trainer.record.steps % len(course.shapes)]
         bank = banks[shape]
-        chosen = torch.randint(len(bank), (course.batch(shape),), generator=generator).to(device)
-        return lips_loss(network, before, bank.take(chosen), experts)
+        chosen = torch.randint(len(bank), (batch(shape),), generator=generator)
+        return loss(bank.take(chosen.to(bank.known.device)))
 
     train(
         trainer,
-        loss,
+        step,
         probe=lambda: probe.score(trainer.average, steps=STEPS),
         probe_seconds=[seconds * share for share in (0.25, 0.5, 0.75)],
     )
@@ -184,29 +239,63 @@ def changes_of(state: Mapping[str, Tensor], part: str) -> Matrices:
 
 def lips_loss(network: Generator, before: Generator, windows: Windows, experts: Experts) -> Tensor:
     """What is wrong to be seen, and how far all else is from what it was."""
-    device = windows.latents.device
-    noise = torch.randn(windows.latents.shape, device=device)
-    with in_bfloat16(device):
-        made = roll_out(network, windows, noise, steps=STEPS)
-        frames, at = decode_segment(made, experts.latents)
-        heads = windows.heads[:, 0]
-        with torch.no_grad():
-            usual = roll_out(before, windows, noise, steps=STEPS)
-            usual_frames, _ = decode_segment(usual, experts.latents, at=at)
-            true_frames, _ = decode_segment(windows.latents.float(), experts.latents, at=at)
-            portraits = experts.latents.decode(windows.reference.float()[:, :, None])
-            wanted = observe(experts.observer, true_frames, portraits, heads).float()
-        read = experts.reader(cut_out(frames, windows.face).flatten(0, 1)).float()
-        seen = observe(experts.observer, frames, portraits, heads).float()
+    made = look_at(network, before, windows, experts)
     weights = windows.weights.float()
     losses = {
-        "mouth": mouth_loss(read.unflatten(0, frames.shape[:2]), windows.mouth[:, at].float()),
-        "seen": SEEN_WEIGHT * behaviour_loss(seen, wanted),
-        "detail": DETAIL_WEIGHT * detail_loss(frames, true_frames, windows.heads[:, at].float()),
-        "anchor": ANCHOR_WEIGHT * anchor_loss(made, usual, weights),
-        "colour": COLOUR_WEIGHT * colour_loss(frames, usual_frames, true_frames, weights),
+        "mouth": mouth_loss(made.mouth, made.wanted_mouth),
+        "seen": SEEN_WEIGHT * behaviour_loss(made.seen, made.wanted),
+        "detail": DETAIL_WEIGHT * detail_loss(made.frames, made.true_frames, made.heads),
+        "anchor": ANCHOR_WEIGHT * anchor_loss(made.latents, made.usual, weights),
+        "colour": COLOUR_WEIGHT
+        * colour_loss(made.frames, made.usual_frames, made.true_frames, weights),
     }
     return torch.stack(list(losses.values())).sum()
+
+
+def look_at(
+    network: Generator,
+    before: Generator,
+    windows: Windows,
+    experts: Experts,
+    *,
+    length: int = SEGMENT_LATENTS,
+    show: Callable[[Tensor, Tensor], Tensor] = lambda frames, _: frames,
+) -> Made:
+    """Generate videos from one noise, decode a segment of them, and have it read.
+
+    Args:
+        before: what nothing is taught.
+        length: of the segment in latent frames.
+        show: what of frames [b, k, 3, 8h, 8w] and decoded portraits [b, 3, 1, 8h, 8w] the observer
+            is shown.
+    """
+    device = windows.latents.device
+    noise = torch.randn(windows.latents.shape, device=device)
+    latents, heads = experts.latents, windows.heads[:, 0]
+    with in_bfloat16(device):
+        made = roll_out(network, windows, noise, steps=STEPS)
+        frames, at = decode_segment(made, latents, length=length)
+        with torch.no_grad():
+            usual = roll_out(before, windows, noise, steps=STEPS)
+            usual_frames, _ = decode_segment(usual, latents, at=at, length=length)
+            truth = windows.latents.float()
+            true_frames, _ = decode_segment(truth, latents, at=at, length=length)
+            portraits = latents.decode(windows.reference.float()[:, :, None])
+            wanted = observe(experts.observer, true_frames, portraits, heads).float()
+        read = experts.reader(cut_out(frames, windows.face).flatten(0, 1)).float()
+        seen = observe(experts.observer, show(frames, portraits), portraits, heads).float()
+    return Made(
+        latents=made,
+        usual=usual,
+        frames=frames,
+        usual_frames=usual_frames,
+        true_frames=true_frames,
+        heads=windows.heads[:, at].float(),
+        mouth=read.unflatten(0, frames.shape[:2]),
+        wanted_mouth=windows.mouth[:, at].float(),
+        seen=seen,
+        wanted=wanted,
+    )
 
 
 def decode_segment(

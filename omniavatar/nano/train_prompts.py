@@ -9,7 +9,7 @@ should see in them what they see in the true clip.
 # b batch, t video frames, f latent frames, k frames that are looked at, h, w rows and columns
 
 import copy
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,34 +21,27 @@ from torch import Tensor
 from omniavatar.nano.behaviours import Judge, describe, load_judge
 from omniavatar.nano.changes import FIRST, FURTHER, PROMPTS, read_changes
 from omniavatar.nano.course import Course
-from omniavatar.nano.face_view import cut_out
-from omniavatar.nano.generator import Generator, roll_out
-from omniavatar.nano.observer import Observer, load_observer
+from omniavatar.nano.generator import Generator
+from omniavatar.nano.observer import load_observer
 from omniavatar.nano.probe import Probe
 from omniavatar.nano.reader import Reader, load_reader
 from omniavatar.nano.speech import SpeechBank
-from omniavatar.nano.train_fold import STEPS
+from omniavatar.nano.train_lips import RECIPE as LIPS_RECIPE
 from omniavatar.nano.train_lips import (
+    Experts,
     add_changes,
     behaviour_loss,
-    decode_segment,
     detail_loss,
+    look_at,
     merge_changes,
     mouth_loss,
-    observe,
+    teach,
 )
-from omniavatar.nano.training import Recipe, Trainer, in_bfloat16, rank, read_average, train
+from omniavatar.nano.training import Trainer, rank, read_average
 from omniavatar.nano.windows import Latents, Windows, load_speech_encoder, read_windows
 from omniavatar.stages.keep_portrait import moving_share
 
-RECIPE = Recipe(
-    learning_rate=2e-3,
-    betas=(0.9, 0.98),
-    weight_decay=0.0,
-    final_share=0.02,
-    warm_up=0.05,
-    decay=0.99,
-)
+RECIPE = replace(LIPS_RECIPE, learning_rate=2e-3)
 
 PART = PROMPTS
 """Its name, and its adapter's."""
@@ -78,16 +71,6 @@ LOST = 2 / 255
 """What the VAE loses of a portrait, about: so much less of what moves slightly is shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Critics:
-    """Who looks at what is generated."""
-
-    latents: Latents
-    reader: Reader
-    observer: Observer
-    judge: Judge
-
-
 def train_prompts(
     held_out: SpeechBank,
     weights: Path,
@@ -109,12 +92,12 @@ def train_prompts(
     torch.manual_seed(91 + rank())
     latents, encoder = Latents.load(weights, device), load_speech_encoder(weights, device)
     banks = {shape: read_windows(folder, shape, encoder, device) for shape in course.shapes}
-    critics = Critics(
+    experts = Experts(
         latents,
         read_average(folder / "expert.pt", Reader()).to(device),
         load_observer(observer).to(device),
-        load_judge(observer).to(device).requires_grad_(False),
     )
+    judge = load_judge(observer).to(device).requires_grad_(False)
     before = Generator.load(weights).to(device).eval().requires_grad_(False)
     for name in (FIRST, FURTHER):
         merge_changes(before, read_changes(weights, name))
@@ -135,59 +118,35 @@ def train_prompts(
             "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         },
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(92 + trainer.record.steps + 100_000 * rank())
-    torch.manual_seed(93 + trainer.record.steps + 100_000 * rank())
     clips = min(28, *map(len, banks.values()))
     reader = load_reader(weights / "reader").to(device)
-    probe = Probe(held_out, latents, encoder, reader, course=course, clips=clips, device=device)
-    trainer.prepared()
-    trainer.probe(**probe.score(trainer.average, steps=STEPS))
-
-    def loss() -> Tensor:
-        shape = course.shapes[trainer.record.steps % len(course.shapes)]
-        bank = banks[shape]
-        count = max(1, course.batch(shape) // 2)  # twice as much of each is decoded as for lips
-        chosen = torch.randint(len(bank), (count,), generator=generator).to(device)
-        return prompts_loss(network, before, bank.take(chosen), critics)
-
-    train(
+    teach(
         trainer,
-        loss,
-        probe=lambda: probe.score(trainer.average, steps=STEPS),
-        probe_seconds=[seconds * share for share in (0.25, 0.5, 0.75)],
+        lambda windows: prompts_loss(network, before, windows, experts, judge),
+        banks=banks,
+        course=course,
+        # Twice as much of each is decoded as for lips.
+        batch=lambda shape: max(1, course.batch(shape) // 2),
+        probe=Probe(held_out, latents, encoder, reader, course=course, clips=clips, device=device),
+        seconds=seconds,
+        seed=92,
     )
 
 
 def prompts_loss(
-    network: Generator, before: Generator, windows: Windows, critics: Critics
+    network: Generator, before: Generator, windows: Windows, experts: Experts, judge: Judge
 ) -> Tensor:
     """How much else is seen than in the true clips, and how far the rest is from what it was."""
-    device = windows.latents.device
-    noise = torch.randn(windows.latents.shape, device=device)
-    latents, heads, length = critics.latents, windows.heads[:, 0], SEGMENT_LATENTS
-    with in_bfloat16(device):
-        made = roll_out(network, windows, noise, steps=STEPS)
-        frames, at = decode_segment(made, latents, length=length)
-        with torch.no_grad():
-            usual = roll_out(before, windows, noise, steps=STEPS)
-            usual_frames, _ = decode_segment(usual, latents, at=at, length=length)
-            true_latents = windows.latents.float()
-            true_frames, _ = decode_segment(true_latents, latents, at=at, length=length)
-            portraits = latents.decode(windows.reference.float()[:, :, None])
-            wanted = observe(critics.observer, true_frames, portraits, heads).float()
-        read = critics.reader(cut_out(frames, windows.face).flatten(0, 1)).float()
-        shown = kept(frames, portraits)
-        seen = observe(critics.observer, shown, portraits, heads).float()
-    return torch.stack(
-        (
-            mouth_loss(read.unflatten(0, frames.shape[:2]), windows.mouth[:, at].float()),
-            JUDGED_WEIGHT * judged_loss(critics.judge, seen, wanted),
-            SEEN_WEIGHT * behaviour_loss(seen, wanted, spread=SEEN_SPREAD),
-            DETAIL_WEIGHT * detail_loss(frames, true_frames, windows.heads[:, at].float()),
-            CHANGE_WEIGHT * change_loss(made, usual, windows.weights.float()),
-            COLOUR_WEIGHT * tint_loss(frames, usual_frames),
-        )
-    ).sum()
+    made = look_at(network, before, windows, experts, length=SEGMENT_LATENTS, show=kept)
+    losses = {
+        "mouth": mouth_loss(made.mouth, made.wanted_mouth),
+        "judged": JUDGED_WEIGHT * judged_loss(judge, made.seen, made.wanted),
+        "seen": SEEN_WEIGHT * behaviour_loss(made.seen, made.wanted, spread=SEEN_SPREAD),
+        "detail": DETAIL_WEIGHT * detail_loss(made.frames, made.true_frames, made.heads),
+        "change": CHANGE_WEIGHT * change_loss(made.latents, made.usual, windows.weights.float()),
+        "colour": COLOUR_WEIGHT * tint_loss(made.frames, made.usual_frames),
+    }
+    return torch.stack(list(losses.values())).sum()
 
 
 def kept(frames: Tensor, portraits: Tensor) -> Tensor:
