@@ -206,7 +206,7 @@ def check_speech(
 def _look(picture: Picture, spec: ModelSpec) -> PictureCheck:
     from omniavatar.media.face import find_faces  # takes OpenCV, which a command line can wait for
 
-    faces = find_faces(picture.image)
+    faces = find_faces(picture.image) if picture.faces is None else picture.faces
     framing = picture.framed("covered").transpose(1, 2, 0)
     return PictureCheck(
         width=picture.width,

@@ -39,6 +39,7 @@ class Picture:
         focus: what a crop keeps in the middle, (x, y), 0 to 1.
         is_cut: whether something is cut off at the sides, and at top or bottom.
         crop: what is shown of the picture: left, top, right, bottom, 0 to 1.
+        faces: those that were found; None where nobody had to look for any.
         speaker: the face of a photograph in the video's frame, where the model has to know it.
         close_up: left, top, right and bottom of what is made of the frame, in its pixels, if only
             that is: see `media.face.close_up_of`.
@@ -51,6 +52,7 @@ class Picture:
     focus: tuple[float, float]
     is_cut: tuple[bool, bool]
     crop: Box
+    faces: "tuple[Face, ...] | None" = None
     speaker: "Face | None" = None
     close_up: tuple[int, int, int, int] | None = None
 
@@ -164,30 +166,38 @@ def read_picture(
     height, width = choose_size(rows, columns, sizes)
     left, top, right, bottom = crop_box(rows, columns, height, width)
     is_cut = fit == "cover" and right - left < 1, fit == "cover" and bottom - top < 1
-    found = CENTRE
-    if any(cut and given is None for cut, given in zip(is_cut, focus, strict=True)):
+    is_blind = any(cut and given is None for cut, given in zip(is_cut, focus, strict=True))
+    is_calm = spec.calm_photographs and fit == "cover" and is_photograph(image)
+    faces, found = None, CENTRE
+    if is_blind or is_calm:
         from omniavatar.media.face import find_faces, focus_on  # takes OpenCV, which most do not
 
-        found = focus_on(find_faces(image))
+        faces = find_faces(image)
+        found = focus_on(faces)
     x, y = (
         given if given is not None else round(place, 4) if cut else 0.5
         for given, place, cut in zip(focus, found, is_cut, strict=True)
     )
     crop = crop_box(rows, columns, height, width, focus=(x, y)) if fit == "cover" else WHOLE
     picture = Picture(
-        image=image, height=height, width=width, fit=fit, focus=(x, y), is_cut=is_cut, crop=crop
+        image=image,
+        height=height,
+        width=width,
+        fit=fit,
+        focus=(x, y),
+        is_cut=is_cut,
+        crop=crop,
+        faces=faces,
     )
-    if spec.calm_photographs and fit == "cover" and is_photograph(image):
-        return _with_speaker(picture)
-    return picture
+    return _with_speaker(picture, faces) if is_calm and faces else picture
 
 
-def _with_speaker(picture: Picture) -> Picture:
+def _with_speaker(picture: Picture, faces: "Sequence[Face]") -> Picture:
     """The same, where it is known whose face it is and how closely to look at it."""
-    from omniavatar.media.face import close_up_of, find_faces  # as above
+    from omniavatar.media.face import close_up_of  # as above
 
-    faces = [face.within(picture.crop) for face in find_faces(picture.image) if face.score == 1]
-    speaker = next((face for face in faces if all(0 < place < 1 for place in face.centre)), None)
+    certain = [face.within(picture.crop) for face in faces if face.score == 1]
+    speaker = next((face for face in certain if all(0 < place < 1 for place in face.centre)), None)
     if speaker is None:
         return picture
     close_up = close_up_of(speaker, height=picture.height, width=picture.width)

@@ -59,3 +59,49 @@ def browser():
 
     with open_browser() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def nano_bank():
+    """A little of the speech that nano is trained on."""
+    from omniavatar.nano.speech import speech_bank
+
+    return speech_bank(2, 8.0, seed=3)
+
+
+@pytest.fixture(scope="module")
+def nano_latents():
+    """The bundled VAE as training uses it."""
+    import torch
+
+    from omniavatar.nano.architecture import weights_folder
+    from omniavatar.nano.windows import Latents
+
+    return Latents.load(weights_folder(), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def nano_windows(nano_bank, nano_latents):
+    """Two drawn clips of 49 frames as the transformer is trained on them, in float32."""
+    import torch
+
+    from omniavatar.nano.architecture import build_tokenizer, weights_folder
+    from omniavatar.nano.clips import sample_clips
+    from omniavatar.nano.prompts import VOCABULARY
+    from omniavatar.nano.windows import LEAD_FRAMES, encode_takes, load_speech_encoder, take_clips
+
+    clips = sample_clips(
+        nano_bank,
+        count=2,
+        frames=49 + LEAD_FRAMES,
+        height=64,
+        width=64,
+        generator=torch.Generator().manual_seed(4),
+        device=torch.device("cpu"),
+        continuation_share=0.5,
+        context_rows=10,
+    )
+    takes = take_clips(clips, build_tokenizer(VOCABULARY))
+    encoder = load_speech_encoder(weights_folder(), torch.device("cpu"))
+    heard = encode_takes(takes, nano_latents).hear(encoder)
+    return heard.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)

@@ -11,7 +11,7 @@ from einops import rearrange
 from safetensors.torch import load_file
 from torch import Tensor
 
-from omniavatar.nano.architecture import build_tokenizer, weights_folder
+from omniavatar.nano.architecture import weights_folder
 from omniavatar.nano.changes import (
     FIRST,
     FURTHER,
@@ -21,15 +21,13 @@ from omniavatar.nano.changes import (
     write_changes,
 )
 from omniavatar.nano.clips import sample_clips
-from omniavatar.nano.course import Shape
 from omniavatar.nano.export import export
 from omniavatar.nano.face_view import cut_out, face_view, faces_of
 from omniavatar.nano.flite import _phonemes
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.observer import load_observer
-from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import SIDE, load_reader
-from omniavatar.nano.speech import SpeechBank, mouth_track, speech_bank
+from omniavatar.nano.speech import SpeechBank, mouth_track
 from omniavatar.nano.train_lips import (
     LORA,
     PART,
@@ -49,45 +47,12 @@ from omniavatar.nano.windows import (
     MOUTH_WEIGHT,
     Latents,
     Windows,
-    encode_takes,
-    load_speech_encoder,
-    take_clips,
 )
 from omniavatar.weights.catalog import CATALOG
 from omniavatar.weights.load import load_models
 
 CPU = torch.device("cpu")
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def bank() -> SpeechBank:
-    return speech_bank(2, 8.0, seed=3)
-
-
-@pytest.fixture(scope="module")
-def latents() -> Latents:
-    return Latents.load(weights_folder(), CPU)
-
-
-@pytest.fixture(scope="module")
-def windows(bank: SpeechBank, latents: Latents) -> Windows:
-    shape = Shape(64, 64, 49)
-    clips = sample_clips(
-        bank,
-        count=2,
-        frames=shape.frames + 4,
-        height=shape.height,
-        width=shape.width,
-        generator=torch.Generator().manual_seed(4),
-        device=CPU,
-        continuation_share=0.5,
-        context_rows=10,
-    )
-    takes = take_clips(clips, build_tokenizer(VOCABULARY))
-    encoder = load_speech_encoder(weights_folder(), CPU)
-    heard = encode_takes(takes, latents).hear(encoder)
-    return heard.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
 
 
 @pytest.fixture
@@ -153,7 +118,7 @@ def test_changes_that_are_begun_with_nothing_change_nothing(network: Generator) 
 
 
 def test_what_is_trained_further_is_exported_beside_what_was_first(
-    network: Generator, bank: SpeechBank, tmp_path: Path
+    network: Generator, nano_bank: SpeechBank, tmp_path: Path
 ) -> None:
     write_changes(some_matrices(), tmp_path)
     first = read_changes(tmp_path)
@@ -165,7 +130,7 @@ def test_what_is_trained_further_is_exported_beside_what_was_first(
     torch.save({"average": network.state_dict()}, tmp_path / "lips.pt")
     (tmp_path / "lips.json").write_text('{"settings": {"further": true}}')
     (tmp_path / "training.json").write_text('{"lips": {}, "attunement": {}}')
-    export(tmp_path, tmp_path, speech=bank, only=("lips",))
+    export(tmp_path, tmp_path, speech=nano_bank, only=("lips",))
     again = read_changes(tmp_path, FURTHER)
     assert again.keys() == trained.keys()
     for layer, (down, up) in trained.items():
@@ -180,13 +145,13 @@ def test_what_is_trained_further_is_exported_beside_what_was_first(
 
     # Changes over others that are not there any more would spoil the next ones.
     (tmp_path / "lips.json").write_text('{"settings": {"further": false}}')
-    export(tmp_path, tmp_path, speech=bank, only=("lips",))
+    export(tmp_path, tmp_path, speech=nano_bank, only=("lips",))
     assert read_changes(tmp_path).keys() == trained.keys()
     assert read_changes(tmp_path, FURTHER) == {}
     assert json.loads((tmp_path / "training.json").read_text()).keys() == {"lips"}
     torch.save({"average": Generator().state_dict()}, tmp_path / "fold.pt")
     (tmp_path / "fold.json").write_text("{}")
-    export(tmp_path, tmp_path, speech=bank, only=("fold",))
+    export(tmp_path, tmp_path, speech=nano_bank, only=("fold",))
     assert read_changes(tmp_path) == {}
 
 
@@ -200,27 +165,31 @@ def test_first_changes_are_merged_before_others_are_trained(network: Generator) 
 
 
 def test_the_loss_teaches_the_changes_alone(
-    network: Generator, windows: Windows, latents: Latents
+    network: Generator, nano_windows: Windows, nano_latents: Latents
 ) -> None:
     before = Generator.load(weights_folder()).eval().requires_grad_(False)
     add_changes(network, LORA, PART)
     weights = weights_folder()
-    experts = Experts(latents, load_reader(weights / "reader"), load_observer(weights / "observer"))
+    experts = Experts(
+        nano_latents, load_reader(weights / "reader"), load_observer(weights / "observer")
+    )
     torch.manual_seed(5)
-    lips_loss(network, before, windows, experts).backward()
+    lips_loss(network, before, nano_windows, experts).backward()
     taught = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
     # While all is zero, only the second matrix of each pair feels anything.
     layers = {*read_changes(weights), "audio_proj.proj"}
     assert taught == {f"transformer.{layer}.lora_B.lips.weight" for layer in layers}
 
 
-def test_a_segment_is_what_is_decoded_of_the_whole(windows: Windows, latents: Latents) -> None:
-    made = windows.latents
-    whole = rearrange(latents.decode(made), "b c t h w -> b t c h w")
+def test_a_segment_is_what_is_decoded_of_the_whole(
+    nano_windows: Windows, nano_latents: Latents
+) -> None:
+    made = nano_windows.latents
+    whole = rearrange(nano_latents.decode(made), "b c t h w -> b t c h w")
     starts = set()
     for seed in range(6):
         torch.manual_seed(seed)
-        frames, at = decode_segment(made, latents)
+        frames, at = decode_segment(made, nano_latents)
         starts.add(int(at[0]))
         # What was forgotten before the segment is forgotten after its lead, nearly.
         assert (frames - whole[:, at]).abs().mean() < 0.01
@@ -228,9 +197,9 @@ def test_a_segment_is_what_is_decoded_of_the_whole(windows: Windows, latents: La
     assert len(starts) > 1
 
 
-def test_heads_are_cut_out_with_a_gradient_as_without(bank: SpeechBank) -> None:
+def test_heads_are_cut_out_with_a_gradient_as_without(nano_bank: SpeechBank) -> None:
     clips = sample_clips(
-        bank,
+        nano_bank,
         count=2,
         frames=2,
         height=64,

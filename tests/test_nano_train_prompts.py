@@ -8,21 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from omniavatar.nano.architecture import build_tokenizer, weights_folder
+from omniavatar.nano.architecture import weights_folder
 from omniavatar.nano.behaviours import load_judge
 from omniavatar.nano.changes import FURTHER, PROMPTS, read_changes, write_changes
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.export import export
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.observer import load_observer
-from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import load_reader
-from omniavatar.nano.speech import SpeechBank, speech_bank
-from omniavatar.nano.train_lips import add_changes
+from omniavatar.nano.speech import SpeechBank
+from omniavatar.nano.train_lips import Experts, add_changes
 from omniavatar.nano.train_prompts import (
     LORA,
     PART,
-    Critics,
     change_loss,
     judged_loss,
     kept,
@@ -32,9 +30,6 @@ from omniavatar.nano.train_prompts import (
 from omniavatar.nano.windows import (
     Latents,
     Windows,
-    encode_takes,
-    load_speech_encoder,
-    take_clips,
 )
 
 CPU = torch.device("cpu")
@@ -44,51 +39,21 @@ LAYERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def bank() -> SpeechBank:
-    return speech_bank(2, 8.0, seed=3)
-
-
-@pytest.fixture(scope="module")
-def latents() -> Latents:
-    return Latents.load(weights_folder(), CPU)
-
-
-@pytest.fixture(scope="module")
-def windows(bank: SpeechBank, latents: Latents) -> Windows:
-    clips = sample_clips(
-        bank,
-        count=2,
-        frames=41,
-        height=64,
-        width=64,
-        generator=torch.Generator().manual_seed(4),
-        device=CPU,
-        continuation_share=0.5,
-        context_rows=10,
-    )
-    encoder = load_speech_encoder(weights_folder(), CPU)
-    heard = encode_takes(take_clips(clips, build_tokenizer(VOCABULARY)), latents).hear(encoder)
-    return heard.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
-
-
 def changed_network() -> Generator:
     network = Generator.load(weights_folder())
     add_changes(network, LORA, PART)
     return network
 
 
-def test_only_how_prompts_are_read_is_taught(windows: Windows, latents: Latents) -> None:
+def test_only_how_prompts_are_read_is_taught(nano_windows: Windows, nano_latents: Latents) -> None:
     network, weights = changed_network(), weights_folder()
     before = Generator.load(weights).eval().requires_grad_(False)
-    critics = Critics(
-        latents,
-        load_reader(weights / "reader"),
-        load_observer(weights / "observer"),
-        load_judge(weights / "observer").requires_grad_(False),
+    experts = Experts(
+        nano_latents, load_reader(weights / "reader"), load_observer(weights / "observer")
     )
+    judge = load_judge(weights / "observer").requires_grad_(False)
     torch.manual_seed(5)
-    prompts_loss(network, before, windows, critics).backward()
+    prompts_loss(network, before, nano_windows, experts, judge).backward()
     taught = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
     assert taught == {f"transformer.{layer}.lora_B.prompts.weight" for layer in LAYERS}
     assert sum(p.numel() for p in network.parameters() if p.requires_grad) < 12_000
@@ -109,13 +74,13 @@ def test_what_does_not_move_is_judged_as_it_is_shown() -> None:
     assert (frames.grad[:, 1, :, 12:20, 12:20] == 1).all()
 
 
-def test_other_behaviour_than_the_true_clips_costs(bank: SpeechBank) -> None:
+def test_other_behaviour_than_the_true_clips_costs(nano_bank: SpeechBank) -> None:
     weights = weights_folder() / "observer"
     judge, observer = load_judge(weights), load_observer(weights)
 
     def observed(behaviour: str) -> Tensor:
         clips = sample_clips(
-            bank,
+            nano_bank,
             count=1,
             frames=64,
             height=96,
@@ -148,7 +113,7 @@ def test_what_is_to_stay_costs_when_it_changes() -> None:
 
 
 def test_they_are_exported_beside_the_lips_and_go_when_those_are_replaced(
-    bank: SpeechBank, tmp_path: Path
+    nano_bank: SpeechBank, tmp_path: Path
 ) -> None:
     network = changed_network()
     for name, parameter in network.named_parameters():
@@ -159,7 +124,7 @@ def test_they_are_exported_beside_the_lips_and_go_when_those_are_replaced(
     lips = {"blocks.0.attn1.to_q": (torch.ones(1, 256), torch.ones(256, 1))}
     write_changes(lips, tmp_path, FURTHER)
     (tmp_path / "training.json").write_text('{"lips, further": {}}')
-    export(tmp_path, tmp_path, speech=bank, only=("prompts",))
+    export(tmp_path, tmp_path, speech=nano_bank, only=("prompts",))
     assert read_changes(tmp_path, PROMPTS).keys() == LAYERS
     assert read_changes(tmp_path, FURTHER).keys() == lips.keys()
     records = json.loads((tmp_path / "training.json").read_text())
@@ -172,6 +137,6 @@ def test_they_are_exported_beside_the_lips_and_go_when_those_are_replaced(
     }
     torch.save({"average": adapters}, tmp_path / "lips.pt")
     (tmp_path / "lips.json").write_text('{"settings": {"further": true}}')
-    export(tmp_path, tmp_path, speech=bank, only=("lips",))
+    export(tmp_path, tmp_path, speech=nano_bank, only=("lips",))
     assert read_changes(tmp_path, PROMPTS) == {}
     assert json.loads((tmp_path / "training.json").read_text()).keys() == {"lips, further"}

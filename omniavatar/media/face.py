@@ -115,9 +115,7 @@ def find_faces(image: NDArray[np.uint8]) -> tuple[Face, ...]:
     """
     faces: list[Face] = []
     for looks in (_SHARP_LOOKS, _SOFT_LOOKS):
-        for look in looks:
-            for face in _boxes(image, look):
-                faces = _with_box(faces, face)
+        faces = _with_looks(faces, image, looks)
         if any(face.score == 1 for face in faces):
             break
     else:
@@ -208,10 +206,7 @@ def _tilted_faces(image: NDArray[np.uint8]) -> list[Face]:
     for degrees in _TILTS:
         turn = cv2.getRotationMatrix2D((columns / 2, rows / 2), degrees, 1.0)
         turned = cv2.warpAffine(small, turn, (columns, rows), borderMode=cv2.BORDER_REPLICATE)
-        faces: list[Face] = []
-        for look in _SHARP_LOOKS:
-            for face in _boxes(turned.astype(np.uint8), look):
-                faces = _with_box(faces, face)
+        faces = _with_looks([], turned.astype(np.uint8), _SHARP_LOOKS)
         certain = [face for face in faces if face.score == 1]
         if certain:
             back = np.asarray(cv2.invertAffineTransform(turn), np.float64)
@@ -231,6 +226,14 @@ def _moved(face: Face, change: NDArray[np.float64], *, rows: int, columns: int) 
         right=min(face.right + across, 1.0),
         bottom=min(face.bottom + down, 1.0),
     )
+
+
+def _with_looks(faces: list[Face], image: NDArray[np.uint8], looks: Sequence[_Look]) -> list[Face]:
+    """The faces with all that some looks see."""
+    for look in looks:
+        for face in _boxes(image, look):
+            faces = _with_box(faces, face)
+    return faces
 
 
 def _with_box(faces: list[Face], box: Face) -> list[Face]:

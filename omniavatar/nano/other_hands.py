@@ -18,6 +18,7 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch import Tensor
 
+from omniavatar.media.image import Box
 from omniavatar.nano.clips import Clips
 from omniavatar.nano.figures import Figure
 from omniavatar.nano.footage import through_vae
@@ -31,9 +32,6 @@ REST_FRAMES = slice(6, 14)
 """Of a clip that begins with `LEADING_SILENCE` frames of silence: lips are closed by then."""
 
 LEADING_SILENCE = 15
-
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, as shares of the picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
