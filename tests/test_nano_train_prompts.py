@@ -35,7 +35,11 @@ from omniavatar.nano.windows import (
 CPU = torch.device("cpu")
 LAYERS = {
     *(f"condition_embedder.text_embedder.linear_{number}" for number in (1, 2)),
-    *(f"blocks.{block}.attn2.{name}" for block in range(8) for name in ("to_k", "to_v")),
+    *(
+        f"blocks.{block}.attn2.{name}"
+        for block in range(8)
+        for name in ("to_q", "to_k", "to_v", "to_out.0")
+    ),
 }
 
 
@@ -56,7 +60,7 @@ def test_only_how_prompts_are_read_is_taught(nano_windows: Windows, nano_latents
     prompts_loss(network, before, nano_windows, experts, judge).backward()
     taught = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
     assert taught == {f"transformer.{layer}.lora_B.prompts.weight" for layer in LAYERS}
-    assert sum(p.numel() for p in network.parameters() if p.requires_grad) < 12_000
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) < 32_000
 
 
 def test_what_does_not_move_is_judged_as_it_is_shown() -> None:

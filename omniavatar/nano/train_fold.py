@@ -40,7 +40,7 @@ RECIPE = Recipe(
 )
 GUIDANCE = 1.8
 STEPS = 3
-"""Of the default schedule, which three quarters of the batch meet; the rest are anywhere."""
+"""Of the schedule that three quarters of the batch meet; the rest are anywhere."""
 
 
 def fold_guidance(

@@ -185,6 +185,7 @@ def teach(
     probe: Probe,
     seconds: float,
     seed: int,
+    steps: int = STEPS,
 ) -> None:
     """Train on windows drawn from banks, whose shapes take turns, and probe before and meanwhile.
 
@@ -192,12 +193,13 @@ def teach(
         batch: windows of a shape in one step.
         seconds: the whole budget.
         seed: of the windows; the next one is that of the noise.
+        steps: in which the probe's videos are made.
     """
     seed += trainer.record.steps + 100_000 * rank()
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed + 1)
     trainer.prepared()
-    trainer.probe(**probe.score(trainer.average, steps=STEPS))
+    trainer.probe(**probe.score(trainer.average, steps=steps))
 
     def step() -> Tensor:
         shape = course.shapes[trainer.record.steps % len(course.shapes)]
@@ -208,7 +210,7 @@ def teach(
     train(
         trainer,
         step,
-        probe=lambda: probe.score(trainer.average, steps=STEPS),
+        probe=lambda: probe.score(trainer.average, steps=steps),
         probe_seconds=[seconds * share for share in (0.25, 0.5, 0.75)],
     )
 
@@ -259,6 +261,7 @@ def look_at(
     experts: Experts,
     *,
     length: int = SEGMENT_LATENTS,
+    steps: int = STEPS,
     show: Callable[[Tensor, Tensor], Tensor] = lambda frames, _: frames,
 ) -> Made:
     """Generate videos from one noise, decode a segment of them, and have it read.
@@ -266,6 +269,7 @@ def look_at(
     Args:
         before: what nothing is taught.
         length: of the segment in latent frames.
+        steps: in which videos are made.
         show: what of frames [b, k, 3, 8h, 8w] and decoded portraits [b, 3, 1, 8h, 8w] the observer
             is shown.
     """
@@ -273,10 +277,10 @@ def look_at(
     noise = torch.randn(windows.latents.shape, device=device)
     latents, heads = experts.latents, windows.heads[:, 0]
     with in_bfloat16(device):
-        made = roll_out(network, windows, noise, steps=STEPS)
+        made = roll_out(network, windows, noise, steps=steps)
         frames, at = decode_segment(made, latents, length=length)
         with torch.no_grad():
-            usual = roll_out(before, windows, noise, steps=STEPS)
+            usual = roll_out(before, windows, noise, steps=steps)
             usual_frames, _ = decode_segment(usual, latents, at=at, length=length)
             truth = windows.latents.float()
             true_frames, _ = decode_segment(truth, latents, at=at, length=length)
