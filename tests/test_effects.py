@@ -67,10 +67,10 @@ def test_resolution_of_a_model_with_one():
 
 def test_step_cache_of_a_model_without_constants_needs_those_of_14B():
     nano = CATALOG["nano"]
-    found = without_effect(nano)
+    found = without_effect(nano, steps=4)
     assert "step_cache" in found
     assert "cache_coefficients" not in found
-    assert "step_cache" not in without_effect(nano, cache_coefficients="14B")
+    assert "step_cache" not in without_effect(nano, steps=4, cache_coefficients="14B")
 
 
 def test_constants_matter_only_where_they_differ_and_are_used():
