@@ -1,5 +1,9 @@
 """When blocks are compiled, and that they can be as one graph."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
@@ -164,3 +168,22 @@ def test_the_layout_of_convolutions_changes_no_value():
     arrange_for_convolution(layers)
     assert layers[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert all(torch.equal(a, layer.weight) for a, layer in zip(before, layers, strict=True))
+
+
+@pytest.mark.parametrize(("told", "used"), [({}, "1"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "0")])
+def test_torch_asks_for_large_pages_unless_told_otherwise(told, used):
+    program = (
+        "import sys, os, omniavatar\n"
+        "assert 'torch' not in sys.modules\n"
+        "from omniavatar import AvatarPipeline\n"
+        "print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    )
+    others = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**others, **told},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == used
