@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 def test_work_is_counted_and_compared_in_one_run():
     report = measure(AvatarPipeline.from_pretrained("nano"), seconds=0.5, resolution="small")
-    pipeline_steps, forwards_a_step = 3, 1
+    pipeline_steps, forwards_a_step = 2, 1
     assert report.forwards == pipeline_steps * forwards_a_step
     assert report.seconds * 25 == 13
     assert report.guidance_ratio > 1  # two forwards against one

@@ -244,7 +244,7 @@ def test_terminal_shows_a_bar_and_the_time_left(folder):
     assert process.wait() == 0
     lines = shown.decode().split("\r")
     assert any("#" in line and "%" in line and "left" in line for line in lines)
-    assert any("step 1 of 3" in line for line in lines)
+    assert any("step 1 of 2" in line for line in lines)
     (folder / "seen.mp4").unlink()
 
 

@@ -106,7 +106,7 @@ def test_settings_follow_the_model_and_those_without_effect_say_why(visit):
     page = visit.page
     visit.unfold("Advanced settings")
     steps = page.locator("#steps input[type=number]")
-    expect(steps).to_have_value("3")
+    expect(steps).to_have_value("2")
     prompt = page.locator("#prompt textarea")
     prompt.fill("A man nods slowly.")
     expect(page.locator("#step_cache input").first).to_be_disabled()
