@@ -189,14 +189,14 @@ def read_picture(
         crop=crop,
         faces=faces,
     )
-    return _with_speaker(picture, faces) if is_calm and faces else picture
+    return _with_speaker(picture) if is_calm else picture
 
 
-def _with_speaker(picture: Picture, faces: "Sequence[Face]") -> Picture:
+def _with_speaker(picture: Picture) -> Picture:
     """The same, where it is known whose face it is and how closely to look at it."""
     from omniavatar.media.face import close_up_of  # as above
 
-    certain = [face.within(picture.crop) for face in faces if face.score == 1]
+    certain = [face.within(picture.crop) for face in picture.faces or () if face.score == 1]
     speaker = next((face for face in certain if all(0 < place < 1 for place in face.centre)), None)
     if speaker is None:
         return picture

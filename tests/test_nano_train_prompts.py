@@ -27,10 +27,7 @@ from omniavatar.nano.train_prompts import (
     prompts_loss,
     tint_loss,
 )
-from omniavatar.nano.windows import (
-    Latents,
-    Windows,
-)
+from omniavatar.nano.windows import Latents, Windows
 
 CPU = torch.device("cpu")
 LAYERS = {

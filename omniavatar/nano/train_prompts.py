@@ -40,6 +40,7 @@ from omniavatar.nano.train_lips import (
 from omniavatar.nano.training import Trainer, rank, read_average
 from omniavatar.nano.windows import Latents, Windows, load_speech_encoder, read_windows
 from omniavatar.stages.keep_portrait import moving_share
+from omniavatar.weights.catalog import CATALOG
 
 RECIPE = replace(LIPS_RECIPE, learning_rate=2e-3)
 
@@ -60,7 +61,7 @@ LORA = LoraConfig(
     lora_dropout=0.0,
 )
 
-STEPS = 2
+STEPS = CATALOG["nano"].steps
 """In which videos are made, as they are by default: a step fewer than the guidance was folded for.
 Without this training fewer of them do what they are asked then."""
 
