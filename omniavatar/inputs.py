@@ -9,7 +9,8 @@ both see the same picture, speech and crop.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +96,27 @@ class Inputs:
     samples: NDArray[np.float32]
 
 
-def read_inputs(request: GenerationRequest, spec: ModelSpec) -> Inputs:
+class PictureReader(Protocol):
+    """`read_picture`, or what stands in for it."""
+
+    def __call__(
+        self,
+        path: str | os.PathLike[str],
+        spec: ModelSpec,
+        *,
+        aspect: str,
+        fit: Literal["cover", "contain"],
+        focus: tuple[float | None, float | None],
+    ) -> Picture: ...
+
+
+def read_inputs(
+    request: GenerationRequest, spec: ModelSpec, *, picture_reader: PictureReader | None = None
+) -> Inputs:
     """Read the files of a request and plan its video for one checkpoint.
+
+    Args:
+        picture_reader: None is `read_picture`.
 
     Raises:
         InputError: the picture, the recording or a setting can not be used.
@@ -110,11 +130,13 @@ def read_inputs(request: GenerationRequest, spec: ModelSpec) -> Inputs:
         overlap_frames=spec.overlap_frames,
         max_tokens=spec.max_tokens,
     )
+    if request.chunk_length == "model":
+        request = replace(request, chunk_length="fitted" if spec.fit_chunks else "full")
     if spec.preset is not None:
         request = replace(request, **spec.preset.built_in)
     assert request.max_tokens is not None
     assert request.overlap_frames is not None
-    picture = read_picture(
+    picture = (picture_reader or read_picture)(
         request.image,
         spec,
         aspect=request.aspect,
@@ -138,6 +160,7 @@ def read_inputs(request: GenerationRequest, spec: ModelSpec) -> Inputs:
         fps=spec.fps,
         sample_rate=spec.sample_rate,
         exact=request.frame_count == "exact",
+        fitted=request.chunk_length == "fitted",
     )
     used = dict(zip(("focus_x", "focus_y"), picture.focus, strict=True))
     cut = {name: used[name] for name, is_cut in zip(used, picture.is_cut, strict=True) if is_cut}
@@ -190,6 +213,44 @@ def read_picture(
         faces=faces,
     )
     return _with_speaker(picture) if is_calm else picture
+
+
+class LastPicture:
+    """Reads pictures and keeps the last one, for the next video of the same portrait.
+
+    To look for a face in a photograph takes some tenths of a second, and longer where there is
+    none.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[object, Picture] | None = None
+
+    def __call__(
+        self,
+        path: str | os.PathLike[str],
+        spec: ModelSpec,
+        *,
+        aspect: str,
+        fit: Literal["cover", "contain"],
+        focus: tuple[float | None, float | None],
+    ) -> Picture:
+        """See `read_picture`. A file that has changed since is read again."""
+        key = (_state_of(path), spec.sizes, spec.calm_photographs, aspect, fit, focus)
+        last = self._last
+        if last is None or last[0] != key:
+            picture = read_picture(path, spec, aspect=aspect, fit=fit, focus=focus)
+            last = self._last = (key, picture)
+        return last[1]
+
+
+def _state_of(path: str | os.PathLike[str]) -> tuple[str, int, int, int] | None:
+    """Which file it is and when it was written; None if there is none, which is told elsewhere."""
+    try:
+        place = Path(path).resolve()
+        found = place.stat()
+    except (OSError, ValueError):
+        return None
+    return str(place), found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _with_speaker(picture: Picture) -> Picture:

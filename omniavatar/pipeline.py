@@ -22,7 +22,7 @@ import omniavatar
 from omniavatar.errors import FullMemoryError, InputError
 from omniavatar.events import ChunkDone, Event, Finished, Notice, Preparing, StepDone
 from omniavatar.flops import transformer_flops
-from omniavatar.inputs import Picture, read_inputs
+from omniavatar.inputs import LastPicture, Picture, read_inputs
 from omniavatar.media.speech import normalise
 from omniavatar.media.video import Mp4Writer, check_output
 from omniavatar.memory import (
@@ -128,6 +128,7 @@ class AvatarPipeline:
         self._compilation = compilation or Compilation()
         self._ran_out = False
         self._prompts: OrderedDict[str, Tensor] = OrderedDict()
+        self._read_picture = LastPicture()
 
     @property
     def arrangement(self) -> str:
@@ -360,7 +361,7 @@ class AvatarPipeline:
         Raises:
             InputError: the picture, the recording or a setting can not be used.
         """
-        inputs = read_inputs(request, self.spec)
+        inputs = read_inputs(request, self.spec, picture_reader=self._read_picture)
         request, plan = inputs.request, inputs.plan
         self._cache_coefficients(request)
         self._refit(plan)

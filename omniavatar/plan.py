@@ -116,6 +116,7 @@ def plan_video(
     fps: int,
     sample_rate: int,
     exact: bool = False,
+    fitted: bool = False,
 ) -> VideoPlan:
     """Plan a video.
 
@@ -126,6 +127,7 @@ def plan_video(
         max_tokens: bound on a chunk's tokens of 16 x 16 pixels and 4 frames.
         overlap_frames: 4n + 1.
         exact: see `count_audio_frames`.
+        fitted: make as many chunks, each no longer than together they have to be.
 
     Raises:
         InputError: the overlap splits a latent, a chunk is too short for it, or there is no speech.
@@ -151,6 +153,12 @@ def plan_video(
     audio_frames = count_audio_frames(samples, sample_rate=sample_rate, fps=fps, exact=exact)
     first, step = chunk_frames - 1, chunk_frames - overlap_frames
     later_chunks = max(0, math.ceil((audio_frames - first) / step))
+    if fitted:
+        shown_twice = later_chunks * overlap_frames
+        needed = math.ceil((1 + audio_frames + shown_twice) / (1 + later_chunks))
+        shortest = overlap_frames + FRAMES_PER_LATENT
+        chunk_frames = max(_whole_latents(needed), min(shortest, chunk_frames))
+        first, step = chunk_frames - 1, chunk_frames - overlap_frames
     return VideoPlan(
         height=height,
         width=width,
@@ -203,6 +211,11 @@ def count_audio_frames(samples: int, *, sample_rate: int, fps: int, exact: bool 
     if exact:
         return -(-samples * fps // sample_rate)
     return math.ceil(samples / sample_rate * fps)
+
+
+def _whole_latents(frames: int) -> int:
+    """The smallest 4n + 1 that is not less."""
+    return -(-(frames - 1) // FRAMES_PER_LATENT) * FRAMES_PER_LATENT + 1
 
 
 def _latents(frames: int) -> int:

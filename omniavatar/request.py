@@ -194,6 +194,13 @@ class GenerationRequest:
         "compatibility",
         published=False,
     )
+    chunk_length: Literal["model", "fitted", "full"] = _setting(
+        "model",
+        "fitted makes chunks no longer than the recording needs, full always as long as max_tokens "
+        "allows; model is as the model has it",
+        "compatibility",
+        published="full",
+    )
     frame_count: Literal["published", "exact"] = _setting(
         "published",
         "count the frames of the speech in floating point as published, or exactly",

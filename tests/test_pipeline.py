@@ -105,6 +105,24 @@ def test_the_video_lasts_as_long_as_the_speech(pipeline, make_request, tmp_path)
         assert abs(finished.frames - seconds * 25) <= 1
 
 
+def test_chunks_that_fit_the_recording_take_less_and_last_as_long(pipeline, make_request, tmp_path):
+    made = {}
+    for length in ("full", "fitted", "model"):
+        request = make_request(0.5, chunk_length=length)
+        widths = []
+        hook = pipeline.models.transformer.register_forward_pre_hook(
+            lambda _, __, given, seen=widths: seen.append(given["hidden_states"].shape[2]),
+            with_kwargs=True,
+        )
+        made[length] = pipeline.generate(request, tmp_path / "out.mp4").frames, set(widths)
+        hook.remove()
+    frames, latents = zip(*made.values(), strict=True)
+    assert len(set(frames)) == 1
+    assert max(latents[1]) < min(latents[0])
+    assert latents[2] == latents[0], "published models make whole chunks unless told otherwise"
+    assert CATALOG["nano"].fit_chunks
+
+
 def test_the_same_request_gives_the_same_frames_whatever_ran_before(
     pipeline, make_request, tmp_path
 ):
@@ -114,6 +132,19 @@ def test_the_same_request_gives_the_same_frames_whatever_ran_before(
     other = frames_of(pipeline, dataclasses.replace(request, seed=7), tmp_path / "b.mp4")
     assert not np.array_equal(first, other)
     assert np.array_equal(first, frames_of(pipeline, request, tmp_path / "c.mp4"))
+
+
+def test_a_portrait_that_was_changed_is_read_again(pipeline, make_request):
+    request = make_request()
+    first = pipeline.prepare(request).picture
+    assert np.array_equal(first, pipeline.prepare(request).picture)
+    image = Image.open(request.image)
+    image.transpose(Image.Transpose.ROTATE_180).save(request.image)
+    assert not np.array_equal(first, pipeline.prepare(request).picture)
+    assert pipeline.prepare(dataclasses.replace(request, fit="contain"))
+    request.image.unlink()
+    with pytest.raises(InputError, match="no picture"):
+        pipeline.prepare(request)
 
 
 def test_each_chunk_adds_its_new_frames(pipeline, make_request, tmp_path):

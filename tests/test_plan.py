@@ -41,6 +41,31 @@ def test_every_frame_is_shown_exactly_once(seconds, overlap):
     assert shown == list(range(video.frames))
 
 
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 1, 4.16, 4.2, 8, 61.7, 3600])
+@pytest.mark.parametrize("overlap", [1, 13, 29])
+def test_fitted_chunks_show_every_frame_once_and_are_as_many_and_no_longer_than_needed(
+    seconds, overlap
+):
+    full, fitted = (plan(seconds, overlap_frames=overlap, fitted=yes) for yes in (False, True))
+    shown = [
+        chunk.start + frame
+        for chunk, kept in zip(fitted.chunks, fitted.kept, strict=True)
+        for frame in range(*kept.indices(chunk.frames))
+    ]
+    assert shown == list(range(full.frames))
+    assert len(fitted.chunks) == len(full.chunks)
+    assert overlap < fitted.chunk_frames <= full.chunk_frames
+    assert fitted.chunk_frames % 4 == 1
+    made_in_vain = fitted.padded_audio_frames - fitted.audio_frames
+    is_shortest = fitted.chunk_frames == overlap + 4
+    assert made_in_vain < 4 * len(fitted.chunks) or is_shortest
+
+
+def test_a_short_recording_takes_one_short_chunk_only_if_chunks_are_fitted():
+    assert plan(2.0).chunk_frames == 105
+    assert plan(2.0, fitted=True).chunk_frames == 53
+
+
 @pytest.mark.parametrize("overlap", [1, 13, 29])
 def test_known_frames_of_a_chunk_are_the_end_of_the_one_before(overlap):
     chunks = plan(61.7, overlap_frames=overlap).chunks

@@ -57,15 +57,17 @@ def _error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     [("Wan2.1", 1), ("Wan2.1", 9)]
     + [(layout, frames) for layout in ("patches of 2", "residual") for frames in (1, 5, 17, 65)],
 )
-def test_one_pass_equals_the_cached_loop(layout: str, frames: int) -> None:
+@pytest.mark.parametrize("gradient", [True, False])  # without one, a CPU works in place
+def test_one_pass_equals_the_cached_loop(layout: str, frames: int, gradient: bool) -> None:
     vae = _vae(layout)
     video = _video(frames)
     latents = vae.encode(video).latent_dist.mode()
-    assert _error(encode_whole(vae, video), latents) <= ROUNDING
-    # Random weights decode to almost nothing: enlarge the latents, or the clamp is never reached.
-    for scale in (1, 300):
-        expected = vae.decode(scale * latents).sample
-        assert _error(decode_whole(vae, scale * latents), expected) <= ROUNDING
+    with torch.set_grad_enabled(gradient):
+        assert _error(encode_whole(vae, video), latents) <= ROUNDING
+        # Random weights decode to almost nothing: enlarge the latents, or no clamp is reached.
+        for scale in (1, 300):
+            expected = vae.decode(scale * latents).sample
+            assert _error(decode_whole(vae, scale * latents), expected) <= ROUNDING
 
 
 def test_a_batch_equals_its_members_alone() -> None:
@@ -99,7 +101,12 @@ def test_a_length_that_splits_a_latent_is_refused() -> None:
 
 @pytest.mark.parametrize("layout", ["patches of 2", "residual"])
 @pytest.mark.parametrize("window", [1, 2, 3])
-def test_frames_decoded_a_few_at_a_time_equal_all_at_once(layout: str, window: int) -> None:
+@pytest.mark.parametrize("gradient", [True, False])
+def test_frames_decoded_a_few_at_a_time_equal_all_at_once(
+    layout: str, window: int, gradient: bool
+) -> None:
     vae = _vae(layout)
     latents = vae.encode(_video(33)).latent_dist.mode()
-    assert _error(decode_whole(vae, latents, window=window), decode_whole(vae, latents)) <= ROUNDING
+    with torch.set_grad_enabled(gradient):
+        few = decode_whole(vae, latents, window=window)
+    assert _error(few, decode_whole(vae, latents)) <= ROUNDING

@@ -41,6 +41,18 @@ class NormAndSiLU(nn.Module):
         """[b, c, t, h, w] and the norm's [c] -> [b, c, t, h, w]."""
         return F.silu(_rms_norm(hidden, scale))
 
+    def write(self, hidden: Tensor, scale: Tensor, into: Tensor) -> None:
+        """The same in place, without a gradient: half the traffic with memory, which is what it
+        takes on a CPU. All are [b, c, t, h, w], channels last, but for the norm's [c]."""
+        length = torch.linalg.vector_norm(hidden, dim=1, keepdim=True).clamp_min_(1e-12)
+        torch.mul(hidden, length.reciprocal_(), out=into)
+        into.mul_((scale * len(scale) ** 0.5).view(-1, 1, 1, 1))
+        F.silu(into, inplace=True)
+
+    @property
+    def is_compiled(self) -> bool:
+        return self._compiled_call_impl is not None
+
 
 def norm_and_silu(vae: AutoencoderKLWan) -> NormAndSiLU:
     """The one of a VAE, which it is given when it is first asked for. It has no weights."""
@@ -75,10 +87,19 @@ class _Run:
 
     def convolve(self, layer: WanCausalConv3d, extended: Tensor) -> Tensor:
         """Apply a layer to its input with the frames before it; keep what the next frames need."""
-        frames = layer._padding[4]
+        left, _, top, _, frames, _ = layer._padding
+        is_alone = frames and layer not in self.past and extended.shape[2] == frames + 1
         if frames:
             self.past[layer] = extended[:, :, -frames:].clone()
-        left, _, top, _, _, _ = layer._padding
+        if is_alone:  # zeros before it: only the last part of the kernel meets anything
+            frame = F.conv2d(
+                extended[:, :, -1],
+                layer.weight[:, :, -1],
+                layer.bias,
+                stride=layer.stride[1:],
+                padding=(top, left),
+            )
+            return _channels_last(frame[:, :, None])
         return F.conv3d(
             extended, layer.weight, layer.bias, stride=layer.stride, padding=(0, top, left)
         )
@@ -216,7 +237,16 @@ def _activated(run: _Run, norm: WanRMS_norm, layer: WanCausalConv3d, hidden: Ten
     # One kernel only when both types are the same; under autocast it would be run in float32, and
     # all that follows with it, although its sums are float32 in any case.
     scale = norm.gamma.flatten().to(hidden.dtype)
-    return _causal(run, layer, run.activate(hidden, scale))
+    if run.activate.is_compiled or not _is_plain(hidden):
+        return _causal(run, layer, run.activate(hidden, scale))
+    before = run.before(layer, hidden)
+    length = before.shape[2]
+    batch, channels, frames, height, width = hidden.shape
+    shape = (batch, channels, length + frames, height, width)
+    extended = torch.empty(shape, memory_format=torch.channels_last_3d)
+    extended[:, :, :length] = before
+    run.activate.write(hidden, scale, extended[:, :, length:])
+    return run.convolve(layer, extended)
 
 
 def _causal(run: _Run, layer: WanCausalConv3d, hidden: Tensor) -> Tensor:
@@ -253,5 +283,28 @@ def _upsample(run: _Run, layer: WanResample, hidden: Tensor) -> Tensor:
 
 
 def _resample_frames(layer: WanResample, hidden: Tensor) -> Tensor:
-    frames = layer.resample(rearrange(hidden, "b c t h w -> (b t) c h w"))
+    frames = rearrange(hidden, "b c t h w -> (b t) c h w")
+    if layer.mode.startswith("upsample") and _is_plain(hidden):
+        frames = _enlarge(layer.resample[1], frames)
+    else:
+        frames = layer.resample(frames)
     return _channels_last(rearrange(frames, "(b t) c h w -> b c t h w", b=hidden.shape[0]))
+
+
+def _enlarge(layer: nn.Conv2d, frames: Tensor) -> Tensor:
+    """Each pixel made four and then a 3 x 3 convolution: [n, c, h, w] -> [n, d, 2h, 2w].
+
+    As one transposed convolution, whose kernel has 4 x 4 numbers: of the nine pixels that an output
+    sees some are the same, so that four products are left of nine. Half the time on a CPU.
+    """
+    kernel = layer.weight.transpose(0, 1)  # [c, d, 3, 3]
+    for axis in (2, 3):
+        first, second, third = kernel.unbind(axis)
+        kernel = torch.stack([third, second + third, first + second, first], axis)
+    return F.conv_transpose2d(frames, kernel, layer.bias, stride=2, padding=1)
+
+
+def _is_plain(hidden: Tensor) -> bool:
+    """Whether a CPU computes it in float32, for nothing but the result."""
+    is_float = hidden.device.type == "cpu" and hidden.dtype == torch.float32
+    return is_float and not torch.is_grad_enabled()

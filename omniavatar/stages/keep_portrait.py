@@ -75,19 +75,27 @@ def moving_share(
         decoded, portrait: after the VAE and before it, [1, 3, 1, h, w].
         calm: [h, w], times that a pixel may differ more; None is once everywhere.
     """
-    difference = _difference(video, decoded)
-    spread = F.max_pool2d(_averaged(difference), REACH, stride=1, padding=REACH // 2)
+    spread = _spread(_averaged(_difference(video, decoded)))
     times = 1.0 if calm is None else calm.to(video)
     still = times * (STILL + SHIMMER * _averaged(_difference(portrait, decoded)))
     share = ((_averaged(spread) - still) / (times * (MOVING - STILL))).clamp(0, 1)
-    return (share * share * (3 - 2 * share))[:, 0][None, None]
+    return (share * share * (3 - 2 * share))[:, None]
 
 
 def _difference(video: Tensor, picture: Tensor) -> Tensor:
-    """Of the colour that differs most, [1, 3, t, h, w] and [1, 3, 1, h, w] -> [t, 1, h, w]."""
-    return (video - picture).abs().amax(1)[0][:, None]
+    """Of the colour that differs most, [1, 3, t, h, w] and [1, 3, 1, h, w] -> [1, t, h, w].
+
+    Frames last in memory, as if they were channels: so a CPU pools many at once.
+    """
+    return (video - picture).abs().amax(1).contiguous(memory_format=torch.channels_last)
 
 
 def _averaged(values: Tensor) -> Tensor:
+    values = F.pad(values, (REACH // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(values, (REACH, 1), stride=1), (1, REACH), stride=1)
+
+
+def _spread(values: Tensor) -> Tensor:
     half = REACH // 2
-    return F.avg_pool2d(F.pad(values, (half, half, half, half), mode="replicate"), REACH, stride=1)
+    values = F.max_pool2d(values, (REACH, 1), stride=1, padding=(half, 0))
+    return F.max_pool2d(values, (1, REACH), stride=1, padding=(0, half))

@@ -150,6 +150,8 @@ class ModelSpec:
             made of a face that is small in it; for a model that knows drawings alone.
         blink_prompt: stands in for the prompt in the moments when somebody blinks; None for a model
             that blinks by itself.
+        fit_chunks: whether chunks are made no longer than a recording needs, where the published
+            models make the end of the last one in vain.
         preset: of the distilled LoRA in its weights, whose numbers are in `steps`, `shift` and
             `guidance`; see `with_preset`.
     """
@@ -179,6 +181,7 @@ class ModelSpec:
     keep_portrait: bool = False
     calm_photographs: bool = False
     blink_prompt: str | None = None
+    fit_chunks: bool = False
 
     def with_preset(self, preset: Preset) -> "ModelSpec":
         """This checkpoint with a distilled LoRA over it."""
@@ -327,6 +330,7 @@ NANO = ModelSpec(
     keep_portrait=True,
     calm_photographs=True,
     blink_prompt="A person is talking to the camera and keeps blinking the eyes.",
+    fit_chunks=True,
     steps=2,
     guidance=1.0,
     max_tokens=3264,
