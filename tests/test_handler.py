@@ -212,7 +212,7 @@ def test_faults_of_ours_are_told_apart_and_a_full_gpu_stops_the_worker(files, tm
 
 def test_half_a_minute_of_speech_is_one_job_with_progress_in_order(platform, files):
     api = platform.api
-    settings = {"steps": 1, "guidance": 1, "overlap_frames": 1}
+    settings = {"steps": 1, "guidance": 1, "overlap_frames": 1, "resolution": "small"}
     api.put("half-minute", image=files.image, audio=files.long, **settings)
     output = api.answer("half-minute")["output"]
     assert abs(output["duration_seconds"] - 30.0) <= 1 / output["fps"]

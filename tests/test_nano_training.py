@@ -308,6 +308,7 @@ def test_an_encoder_and_its_pack_are_exported_into_the_transformer(
         batch=2,
         course=FIRST,
         from_weights=weights,
+        ideal_steps=20,
         device=torch.device("cpu"),
     )
     export(runs, weights, speech=bank, only=("speech-encoder",))

@@ -40,11 +40,17 @@ JOIN = CHUNK_FRAMES - 1
 
 @torch.inference_mode()
 def evaluate(
-    *, clips: int, folder: Path | None = None, sheet: Path | None = None, seed: int = 2026
+    *,
+    clips: int,
+    vae_clips: int = VAE_CLIPS,
+    folder: Path | None = None,
+    sheet: Path | None = None,
+    seed: int = 2026,
 ) -> list[Figure]:
     """Generate `clips` clips of two chunks, the behaviours in turn, and measure them.
 
     Args:
+        vae_clips: short ones on which the VAE is measured by itself.
         folder: another checkpoint in the layout of the bundled one.
         sheet: where to write a picture of true rows above generated ones.
         seed: of presenters, sentences and voices; training used other seeds and other voices.
@@ -70,7 +76,7 @@ def evaluate(
     shown = truth.frames[:, 1:]
     return [
         *_mouth_figures(reader, truth, made, decoded[:, 1:]),
-        *_vae_figures(pipeline.models.vae, seed=seed),
+        *_vae_figures(pipeline.models.vae, clips=vae_clips, seed=seed),
         *_identity_figures(truth, made, decoded, _reference_after_vae(decoded)),
         *_join_figures(made, shown, decoded[:, 1:]),
         *_speed_figures(pipeline, truth),
@@ -130,11 +136,11 @@ def _mouth_figures(reader: Reader, truth: Clips, made: Tensor, decoded: Tensor) 
     return figures
 
 
-def _vae_figures(vae: AutoencoderKLWan, *, seed: int) -> list[Figure]:
+def _vae_figures(vae: AutoencoderKLWan, *, clips: int, seed: int) -> list[Figure]:
     """On many short clips: from one presenter to the next the figure moves by several dB."""
     truth = sample_clips(
-        speech_bank(VAE_CLIPS, 4.0, seed=seed + 1, held_out=True),
-        count=VAE_CLIPS,
+        speech_bank(clips, 4.0, seed=seed + 1, held_out=True),
+        count=clips,
         frames=9,
         height=SIZE,
         width=SIZE,

@@ -77,7 +77,8 @@ def fit_heads(
 ) -> None:
     """Give an exported encoder, whose heads were thrown away, heads that read it."""
     device = speech.samples.device
-    windows = sample_speech(speech, count=clips, rows=125, generator=generator, device=device)
+    count = min(clips, 16 * len(speech.samples))
+    windows = sample_speech(speech, count=count, rows=125, generator=generator, device=device)
     features = features_of(reader.encoder, windows.waveform).flatten(0, 1)
     wanted = ((windows.mouth - reader.mouth_mean) / reader.mouth_std).flatten(0, 1)
     heads = nn.ModuleList((reader.mouth_head, reader.class_head))
@@ -118,11 +119,13 @@ def train_speech_encoder(
     batch: int = 64,
     course: Course,
     from_weights: Path | None = None,
+    ideal_steps: int = 2000,
     device: torch.device,
 ) -> None:
     """Train until the time is over; the probe reads voices and words never trained on.
 
     Args:
+        ideal_steps: in which it is learned what the transformer should hear; see `IdealCode.fit`.
         from_weights: where an encoder is exported, and a transformer that learned to read it. The
             encoder goes on at a lower rate, or begins anew beside if it has other widths; the
             transformer's audio pack is trained with it, and all else of the transformer stays.
@@ -135,7 +138,9 @@ def train_speech_encoder(
         exported = SpeechReader(
             Wav2Vec2Model.from_pretrained(from_weights / "speech_encoder", dtype=torch.float32)
         ).to(device)
-        ideal, pack = _hear(exported.encoder, speech, from_weights, generator=generator)
+        ideal, pack = _hear(
+            exported.encoder, speech, from_weights, generator=generator, steps=ideal_steps
+        )
         goes_on = _shapes(exported) == _shapes(reader)
         reader = exported if goes_on else reader
         reader.pack = pack
@@ -186,7 +191,12 @@ def train_speech_encoder(
 
 
 def _hear(
-    encoder: Wav2Vec2Model, speech: SpeechBank, weights: Path, *, generator: torch.Generator
+    encoder: Wav2Vec2Model,
+    speech: SpeechBank,
+    weights: Path,
+    *,
+    generator: torch.Generator,
+    steps: int,
 ) -> tuple[IdealCode, AudioPack]:
     """What the exported transformer's code should be, and its audio pack."""
     device = speech.samples.device
@@ -194,7 +204,7 @@ def _hear(
     windows = sample_speech(speech, count=count, rows=125, generator=generator, device=device)
     windows = replace(windows, waveform=normalise(windows.waveform))
     transformer = load_transformer(weights, device)
-    ideal = IdealCode.fit(transformer, encoder, windows, generator=generator)
+    ideal = IdealCode.fit(transformer, encoder, windows, generator=generator, steps=steps)
     return ideal, transformer.audio_proj.requires_grad_(True)
 
 

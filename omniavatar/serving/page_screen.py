@@ -114,7 +114,7 @@ def build_screen() -> Screen:
             )
             download = gr.DownloadButton("Download", size="md", min_width=100, elem_id="download")
             poster = gr.DownloadButton("Poster frame", size="md", min_width=110, elem_id="poster")
-            again = gr.Button("Change and run again", size="md", min_width=180, elem_id="again")
+            again = gr.Button("Change and run again", size="md", min_width=210, elem_id="again")
             delete = gr.Button("Delete", size="md", scale=0, min_width=80, elem_id="delete")
         with gr.Accordion("Settings of this video", open=False):
             used = gr.HTML(elem_id="used")
