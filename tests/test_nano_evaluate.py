@@ -15,7 +15,7 @@ from omniavatar.nano.figures import Figure, as_table, write_json
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
     sheet = tmp_path_factory.mktemp("sheet") / "sheet.png"
-    found = evaluate(clips=2, vae_clips=4, sheet=sheet)
+    found = evaluate(clips=2, chunk_frames=57, vae_clips=4, sheet=sheet)
     assert sheet.stat().st_size > 0
     return {figure.name: figure for figure in found}
 

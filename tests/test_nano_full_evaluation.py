@@ -180,7 +180,7 @@ def test_the_bundled_observer_sees_a_nod(truth: Clips) -> None:
 
 def test_the_bundled_judge_knows_true_clips() -> None:
     folder = weights_folder() / "observer"
-    tracks, behaviour = observe_clips(load_observer(folder), clips=18, frames=166, seed=2031)
+    tracks, behaviour = observe_clips(load_observer(folder), clips=18, frames=100, seed=2031)
     seen = load_judge(folder).judge(tracks)
     figures = {f.name: f for f in behaviour_figures(behaviour, made=seen, true=seen, decoded=seen)}
     assert figures["prompt, nodding, %"].value == 100
@@ -298,6 +298,16 @@ def test_parts_are_resumed_and_a_missing_recording_ends_no_run(tmp_path: Path) -
     assert work == Figure(name="work", value=0.5, bar=1)
     assert "--recordings" in missing.note
     assert missing.is_met is False
+
+
+def test_figures_of_other_weights_or_another_code_are_not_taken_over(tmp_path: Path) -> None:
+    subject = Subject(folder=weights_folder(), clips=2, recordings=tmp_path)
+    stored = {"recordings": {"figures": to_mapping([Figure(name="old", value=1.0, bar=1)])}}
+    path = tmp_path / "full.json"
+    for changed in ("weights", "code"):
+        path.write_text(json.dumps({**_key(subject), changed: "another", "parts": stored}))
+        (found,) = evaluate_fully(subject, parts=["recordings"], json_path=path)
+        assert found.value is None
 
 
 def test_the_command_offers_every_part() -> None:

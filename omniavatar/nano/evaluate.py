@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from omniavatar import AvatarPipeline
-from omniavatar.nano.architecture import CHUNK_FRAMES, SIZE, TWO_CHUNKS, weights_folder
+from omniavatar.nano.architecture import CHUNK_FRAMES, OVERLAP_FRAMES, SIZE, weights_folder
 from omniavatar.nano.clips import SAMPLES_PER_ROW, Clips, sample_clips
 from omniavatar.nano.figures import Figure
 from omniavatar.nano.footage import decibels, film_clips, through_vae, write_request
@@ -34,14 +34,12 @@ VAE_CLIPS = 64
 NAMED_BEHAVIOURS = tuple(name for name in BEHAVIOURS if name != "nodding")
 """What the model card promises. Faces that nod lose too much detail to be promised."""
 
-JOIN = CHUNK_FRAMES - 1
-"""The first frame of the second chunk, in a video that has dropped the portrait's own frame."""
-
 
 @torch.inference_mode()
 def evaluate(
     *,
     clips: int,
+    chunk_frames: int = CHUNK_FRAMES,
     vae_clips: int = VAE_CLIPS,
     folder: Path | None = None,
     sheet: Path | None = None,
@@ -50,18 +48,20 @@ def evaluate(
     """Generate `clips` clips of two chunks, the behaviours in turn, and measure them.
 
     Args:
+        chunk_frames: length of a chunk, more than half of the usual one.
         vae_clips: short ones on which the VAE is measured by itself.
         folder: another checkpoint in the layout of the bundled one.
         sheet: where to write a picture of true rows above generated ones.
         seed: of presenters, sentences and voices; training used other seeds and other voices.
     """
+    frames = 2 * chunk_frames - OVERLAP_FRAMES
     pipeline = AvatarPipeline.from_pretrained("nano", folder=folder)
     reader = load_reader((folder or weights_folder()) / "reader")
     bank = speech_bank(max(8, clips), 16.0, seed=seed, held_out=True)
     truth = sample_clips(
         bank,
         count=clips,
-        frames=TWO_CHUNKS,
+        frames=frames,
         height=SIZE,
         width=SIZE,
         generator=torch.Generator().manual_seed(seed),
@@ -69,7 +69,7 @@ def evaluate(
         behaviours=BEHAVIOURS,
         continuation_share=0.0,
     )
-    made = film_clips(pipeline, truth, frames=TWO_CHUNKS)
+    made = film_clips(pipeline, truth, frames=frames)
     decoded = through_vae(pipeline.models.vae, truth.frames)
     if sheet is not None:
         write_sheet(made, truth.frames[:, 1:], sheet)
@@ -78,7 +78,7 @@ def evaluate(
         *_mouth_figures(reader, truth, made, decoded[:, 1:]),
         *_vae_figures(pipeline.models.vae, clips=vae_clips, seed=seed),
         *_identity_figures(truth, made, decoded, _reference_after_vae(decoded)),
-        *_join_figures(made, shown, decoded[:, 1:]),
+        *_join_figures(made, shown, decoded[:, 1:], join=chunk_frames - 1),
         *_speed_figures(pipeline, truth),
     ]
 
@@ -198,23 +198,26 @@ def _stillness(truth: Clips, frames: Tensor) -> float:
     return decibels(error, truth.static[:, None].expand_as(error))
 
 
-def _join_figures(made: Tensor, true: Tensor, decoded: Tensor) -> list[Figure]:
-    """Changes from frame to frame, in units of the clip's median change."""
+def _join_figures(made: Tensor, true: Tensor, decoded: Tensor, *, join: int) -> list[Figure]:
+    """Changes from frame to frame, in units of the clip's median change.
+
+    Args:
+        join: first frame of the second chunk, in a video that has dropped the portrait's own.
+    """
 
     def measure(frames: Tensor) -> tuple[float, float]:
         change = frames.float().diff(dim=1).abs().mean((2, 3, 4))  # [n, t - 2]
         change = change / change.median(dim=1, keepdim=True).values
-        join = change[:, JOIN - 1].mean().item()
-        ordinary = torch.cat([change[:, : JOIN - 1], change[:, JOIN:]], dim=1)
-        return join, ordinary.quantile(0.95).item()
+        ordinary = torch.cat([change[:, : join - 1], change[:, join:]], dim=1)
+        return change[:, join - 1].mean().item(), ordinary.quantile(0.95).item()
 
-    (join, usual), (true_join, true_usual), (vae_join, vae_usual) = map(
+    (made_join, usual), (true_join, true_usual), (vae_join, vae_usual) = map(
         measure, (made, true, decoded)
     )
     return [
         Figure(
             name="change at the join, over median",
-            value=join,
+            value=made_join,
             true=true_join,
             decoded=vae_join,
             bar=usual,

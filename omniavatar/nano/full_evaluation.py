@@ -11,7 +11,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import omniavatar
 from omniavatar import AvatarPipeline, Report, measure
 from omniavatar.nano.architecture import CHUNK_FRAMES, TWO_CHUNKS, weights_folder
 from omniavatar.nano.behaviours import behaviour_figures, load_judge
@@ -181,7 +182,7 @@ def evaluate_fully(
 
     Args:
         json_path: figures are written here after each part; a part that is there already, of the
-            same weights, clips and seed, is not measured again.
+            same weights, code, clips and seed, is not measured again.
     """
     key = _key(subject)
     known = _read(json_path, key)
@@ -213,15 +214,22 @@ def evaluate_fully(
 
 def _key(subject: Subject) -> dict[str, Any]:
     """What figures depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(subject.folder.rglob("*.safetensors")):
-        digest.update(path.read_bytes())
+    package = Path(omniavatar.__file__).parent
+    code = [path for path in package.rglob("*.py") if "serving" not in path.parts]
     return {
-        "weights": digest.hexdigest()[:16],
+        "weights": _digest(subject.folder.rglob("*.safetensors")),
+        "code": _digest(code),
         "clips": subject.clips,
         "seed": subject.seed,
         "look": subject.look,
     }
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _read(path: Path | None, key: dict[str, Any]) -> dict[str, Any]:
