@@ -207,7 +207,7 @@ def test_memory_does_not_grow_with_the_recording(pipeline, make_request, tmp_pat
     def peak(seconds):
         tracemalloc.start()
         held = 0
-        for event in pipeline.stream(make_request(seconds), tmp_path / "out.mp4"):
+        for event in pipeline.stream(make_request(seconds, steps=1), tmp_path / "out.mp4"):
             if isinstance(event, ChunkDone):
                 held = max(held, tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
