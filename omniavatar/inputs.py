@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,27 +96,13 @@ class Inputs:
     samples: NDArray[np.float32]
 
 
-class PictureReader(Protocol):
-    """`read_picture`, or what stands in for it."""
-
-    def __call__(
-        self,
-        path: str | os.PathLike[str],
-        spec: ModelSpec,
-        *,
-        aspect: str,
-        fit: Literal["cover", "contain"],
-        focus: tuple[float | None, float | None],
-    ) -> Picture: ...
-
-
 def read_inputs(
-    request: GenerationRequest, spec: ModelSpec, *, picture_reader: PictureReader | None = None
+    request: GenerationRequest, spec: ModelSpec, *, last_picture: "LastPicture | None" = None
 ) -> Inputs:
     """Read the files of a request and plan its video for one checkpoint.
 
     Args:
-        picture_reader: None is `read_picture`.
+        last_picture: whose reader remembers the picture of the request before; None reads anew.
 
     Raises:
         InputError: the picture, the recording or a setting can not be used.
@@ -136,7 +122,7 @@ def read_inputs(
         request = replace(request, **spec.preset.built_in)
     assert request.max_tokens is not None
     assert request.overlap_frames is not None
-    picture = (picture_reader or read_picture)(
+    picture = (last_picture or LastPicture()).read(
         request.image,
         spec,
         aspect=request.aspect,
@@ -225,7 +211,7 @@ class LastPicture:
     def __init__(self) -> None:
         self._last: tuple[object, Picture] | None = None
 
-    def __call__(
+    def read(
         self,
         path: str | os.PathLike[str],
         spec: ModelSpec,

@@ -128,7 +128,7 @@ class AvatarPipeline:
         self._compilation = compilation or Compilation()
         self._ran_out = False
         self._prompts: OrderedDict[str, Tensor] = OrderedDict()
-        self._read_picture = LastPicture()
+        self._last_picture = LastPicture()
 
     @property
     def arrangement(self) -> str:
@@ -361,7 +361,7 @@ class AvatarPipeline:
         Raises:
             InputError: the picture, the recording or a setting can not be used.
         """
-        inputs = read_inputs(request, self.spec, picture_reader=self._read_picture)
+        inputs = read_inputs(request, self.spec, last_picture=self._last_picture)
         request, plan = inputs.request, inputs.plan
         self._cache_coefficients(request)
         self._refit(plan)

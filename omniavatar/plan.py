@@ -151,20 +151,18 @@ def plan_video(
             field="max_tokens",
         )
     audio_frames = count_audio_frames(samples, sample_rate=sample_rate, fps=fps, exact=exact)
-    first, step = chunk_frames - 1, chunk_frames - overlap_frames
-    later_chunks = max(0, math.ceil((audio_frames - first) / step))
+    past_first = audio_frames - (chunk_frames - 1)
+    later_chunks = max(0, math.ceil(past_first / (chunk_frames - overlap_frames)))
     if fitted:
         shown_twice = later_chunks * overlap_frames
         needed = math.ceil((1 + audio_frames + shown_twice) / (1 + later_chunks))
-        shortest = overlap_frames + FRAMES_PER_LATENT
-        chunk_frames = max(_whole_latents(needed), min(shortest, chunk_frames))
-        first, step = chunk_frames - 1, chunk_frames - overlap_frames
+        chunk_frames = max(_whole_latents(needed), overlap_frames + FRAMES_PER_LATENT)
     return VideoPlan(
         height=height,
         width=width,
         fps=fps,
         audio_frames=audio_frames,
-        padded_audio_frames=first + later_chunks * step,
+        padded_audio_frames=chunk_frames - 1 + later_chunks * (chunk_frames - overlap_frames),
         chunk_frames=chunk_frames,
         overlap_frames=overlap_frames,
     )
@@ -215,7 +213,7 @@ def count_audio_frames(samples: int, *, sample_rate: int, fps: int, exact: bool 
 
 def _whole_latents(frames: int) -> int:
     """The smallest 4n + 1 that is not less."""
-    return -(-(frames - 1) // FRAMES_PER_LATENT) * FRAMES_PER_LATENT + 1
+    return math.ceil((frames - 1) / FRAMES_PER_LATENT) * FRAMES_PER_LATENT + 1
 
 
 def _latents(frames: int) -> int:

@@ -122,7 +122,7 @@ def set_compiled(transformer: OmniAvatarTransformer3DModel, compiled: bool) -> N
 def set_vae_compiled(vae: AutoencoderKLWan, compiled: bool) -> None:
     """Let the VAE's norms and activations run compiled from their next call on, or as they are."""
     activate = norm_and_silu(vae)
-    if compiled == (activate._compiled_call_impl is not None):
+    if compiled == activate.is_compiled:
         return
     if compiled:
         activate.compile(dynamic=True)  # one kernel for all the sizes on the way

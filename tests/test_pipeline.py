@@ -32,6 +32,7 @@ from omniavatar import (
     StepDone,
     read_settings,
 )
+from omniavatar.inputs import LastPicture
 from omniavatar.memory import choose_placement
 from omniavatar.models import Models
 
@@ -141,10 +142,20 @@ def test_a_portrait_that_was_changed_is_read_again(pipeline, make_request):
     image = Image.open(request.image)
     image.transpose(Image.Transpose.ROTATE_180).save(request.image)
     assert not np.array_equal(first, pipeline.prepare(request).picture)
-    assert pipeline.prepare(dataclasses.replace(request, fit="contain"))
+    upright = pipeline.prepare(dataclasses.replace(request, aspect="portrait")).picture
+    assert upright.shape != first.shape
     request.image.unlink()
     with pytest.raises(InputError, match="no picture"):
         pipeline.prepare(request)
+
+
+def test_an_unchanged_portrait_is_read_once(make_request):
+    last, image = LastPicture(), make_request().image
+
+    def read():
+        return last.read(image, CATALOG["nano"], aspect="auto", fit="cover", focus=(None, None))
+
+    assert read() is read()
 
 
 def test_each_chunk_adds_its_new_frames(pipeline, make_request, tmp_path):

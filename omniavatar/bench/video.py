@@ -73,6 +73,8 @@ def measure(
 ) -> Report:
     """Make a video twice, the second time measured, and compare the alternatives.
 
+    By then the picture has been read, and any face in it has been looked for.
+
     Args:
         seconds: length of the speech; a made-up one, since no figure depends on what is said.
         resolution: as a request has it.

@@ -243,7 +243,9 @@ def _activated(run: _Run, norm: WanRMS_norm, layer: WanCausalConv3d, hidden: Ten
     length = before.shape[2]
     batch, channels, frames, height, width = hidden.shape
     shape = (batch, channels, length + frames, height, width)
-    extended = torch.empty(shape, memory_format=torch.channels_last_3d)
+    extended = torch.empty(
+        shape, dtype=hidden.dtype, device=hidden.device, memory_format=torch.channels_last_3d
+    )
     extended[:, :, :length] = before
     run.activate.write(hidden, scale, extended[:, :, length:])
     return run.convolve(layer, extended)

@@ -215,7 +215,8 @@ def evaluate_fully(
 def _key(subject: Subject) -> dict[str, Any]:
     """What figures depend on."""
     package = Path(omniavatar.__file__).parent
-    code = [path for path in package.rglob("*.py") if "serving" not in path.parts]
+    serving = package / "serving"
+    code = [path for path in package.rglob("*.py") if not path.is_relative_to(serving)]
     return {
         "weights": _digest(subject.folder.rglob("*.safetensors")),
         "code": _digest(code),

@@ -91,11 +91,13 @@ def _difference(video: Tensor, picture: Tensor) -> Tensor:
 
 
 def _averaged(values: Tensor) -> Tensor:
+    """Over squares of `REACH`, along one side and then along the other: [1, t, h, w]."""
     values = F.pad(values, (REACH // 2,) * 4, mode="replicate")
     return F.avg_pool2d(F.avg_pool2d(values, (REACH, 1), stride=1), (1, REACH), stride=1)
 
 
 def _spread(values: Tensor) -> Tensor:
+    """The largest in squares of `REACH`, likewise."""
     half = REACH // 2
     values = F.max_pool2d(values, (REACH, 1), stride=1, padding=(half, 0))
     return F.max_pool2d(values, (1, REACH), stride=1, padding=(0, half))
