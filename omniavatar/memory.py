@@ -235,7 +235,7 @@ def arrange(
     """Choose the best arrangement that fits.
 
     Args:
-        placement: device and precision.
+        placement: device and precision, and what has 8 bits in any case.
         name: of the model, for the error.
 
     Raises:
@@ -310,13 +310,16 @@ def _is_reached(placement: Placement, other: Placement) -> bool:
     """Whether nothing has to be read again, or made more precise, to come to the other one."""
     if TRANSFORMER in placement.offloaded and other.pinned != placement.pinned:
         return False
-    return placement.fp8 <= other.fp8 and placement.offloaded <= other.offloaded
+    return placement.offloaded <= other.offloaded
 
 
 def arrangements(placement: Placement) -> Iterator[Placement]:
-    """Every way to place the networks on this device, the best first."""
+    """Every way to place the networks on this device, the best first.
+
+    What `placement` has in 8 bits has them in each: they may be those of the files.
+    """
     device = placement.device
-    plain = Placement(device=device, dtype=placement.dtype)
+    plain = Placement(device=device, dtype=placement.dtype, fp8=placement.fp8)
     yield plain
     if device.type == "mps":  # its memory is the host's: nothing is gained by moving
         yield replace(plain, vae_tiled=True)
@@ -329,10 +332,13 @@ def arrangements(placement: Placement) -> Iterator[Placement]:
         ((nothing, nothing), (text_encoder, nothing), (nothing, text_encoder), (text_encoder,) * 2),
         (True, False),
     ):
+        fp8 = small | text_small
+        if not placement.fp8 <= fp8:
+            continue
         candidate = replace(
             plain,
             offloaded=moved | text_moved,
-            fp8=small | text_small,
+            fp8=fp8,
             vae_tiled=tiled,
             pinned=pinned,
         )

@@ -183,8 +183,8 @@ class AvatarPipeline:
         if find_faults(spec, find_folder(spec, folder)):
             _foresee(lambda: arrange(chosen, footprint_of_spec(spec), work, free, name=model))
         folder = fetch(spec, folder=folder, report=report)
-        sizes = measure_files(spec, folder)
-        placement = arrange(chosen, sizes, work, free, name=model)
+        sizes, fp8 = measure_files(spec, folder)
+        placement = arrange(replace(chosen, fp8=fp8), sizes, work, free, name=model)
         while True:
             try:
                 models = _load(spec, placement, folder=folder, merge=merge, loras=loras)

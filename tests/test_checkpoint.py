@@ -132,6 +132,48 @@ def test_file_of_other_things_is_refused(tmp_path):
         Checkpoint(tmp_path / "weights.pt")
 
 
+def test_table_within_what_a_trainer_keeps_is_read(tmp_path):
+    save_torch({"state_dict": TENSORS, "epoch": 3}, tmp_path / "weights.pt")
+    with Checkpoint(tmp_path / "weights.pt") as checkpoint:
+        assert set(checkpoint) == set(TENSORS)
+        assert torch.equal(checkpoint["a.weight"], TENSORS["a.weight"])
+
+
+@pytest.mark.parametrize("name", ["weights.gguf", "weights.safetensors", "weights.pth"])
+def test_gguf_file_is_called_by_its_name(tmp_path, name):
+    (tmp_path / name).write_bytes(b"GGUF\3\0\0\0" + bytes(100))
+    with pytest.raises(WeightsError, match=f"{name} is a GGUF file.*Use safetensors"):
+        Checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"layer.scale_weight": torch.ones(())},
+        {"layer.weight_scale": torch.ones(4, 1)},
+        {"scaled_fp8": torch.ones(2).to(torch.float8_e4m3fn)},
+        {"layer.weight": torch.ones(4, 4, dtype=torch.int8)},
+        {"layer.weight": torch.ones(4, 4, dtype=torch.uint8)},
+    ],
+    ids=lambda tensors: "-".join([*tensors, str(next(iter(tensors.values())).dtype)]),
+)
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+def test_quantised_weights_are_refused_before_any_is_read(tmp_path, name, tensors):
+    file = tmp_path / name
+    (save_file if file.suffix == ".safetensors" else save_torch)({**TENSORS, **tensors}, file)
+    (quantised,) = tensors
+    with pytest.raises(WeightsError, match=f"such as scaled fp8 or int8: it has {quantised}"):
+        Checkpoint(file)
+
+
+def test_plain_fp8_and_single_whole_numbers_are_read(tmp_path):
+    plain = {"layer.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "alpha": torch.tensor(4)}
+    save_file(plain, tmp_path / "weights.safetensors")
+    with Checkpoint(tmp_path / "weights.safetensors") as checkpoint:
+        assert checkpoint.fp8 == {"layer.weight"}
+        assert checkpoint["alpha"] == 4
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"weights\.pt is missing"):
         Checkpoint(tmp_path / "weights.pt")

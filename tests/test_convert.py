@@ -26,6 +26,8 @@ from omniavatar.weights.convert import (
         ("blocks.7.ffn.0.weight", "blocks.7.ffn.net.0.proj.weight"),
         ("blocks.7.ffn.2.weight", "blocks.7.ffn.net.2.weight"),
         ("model.diffusion_model.blocks.0.ffn.2.bias", "blocks.0.ffn.net.2.bias"),
+        ("diffusion_model.blocks.0.ffn.2.bias", "blocks.0.ffn.net.2.bias"),
+        ("model.blocks.0.ffn.2.bias", "blocks.0.ffn.net.2.bias"),
         ("blocks.7.self_attn.q.lora_A.weight", "blocks.7.attn1.to_q.lora_A.weight"),
         ("patch_embedding.weight", "patch_embedding.weight"),
         ("audio_proj.proj.weight", "audio_proj.proj.weight"),

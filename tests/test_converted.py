@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from omniavatar import CATALOG, AvatarPipeline, InputError, LoraChoice, convert, settle_spec
 from omniavatar.errors import WeightsError
+from omniavatar.memory import TRANSFORMER
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
 from omniavatar.serving.cli import main
 from omniavatar.weights.load import load_models
@@ -130,6 +131,41 @@ def test_low_rank_changes_beside_weights_in_8_bits_stay_exact(published, lora):
     assert layer.base_layer.weight.dtype == FP8
     assert {matrix.weight.dtype for matrix in layer.lora_A.values()} == {torch.bfloat16}
     assert 0 < (run(beside).float() - exact).norm() < 0.2 * exact.norm()
+
+
+def test_a_small_change_of_weights_that_have_8_bits_in_the_file_is_not_rounded_away(
+    published, lora, tmp_path
+):
+    """One of 1 % of the weights, which is less than half a step of them."""
+    tiny = LoraChoice(lora.path, strength_of(published, lora, share=0.01))
+    copy = convert(SPEC, tmp_path / "copy", folder=published, precision="fp8")
+    changed = load(copy, loras=[tiny]).transformer
+    assert changed.blocks[0].attn1.to_q.base_layer.weight.dtype == FP8
+    assert changed.blocks[0].attn1.to_k.weight.dtype == FP8
+    told = run(changed).float() - run(load(copy).transformer).float()
+    exact = [load(published, dtype=torch.float32, loras=each) for each in ([tiny], [])]
+    wanted = run(exact[0].transformer) - run(exact[1].transformer)
+    assert (told * wanted).sum() > 0.5 * (wanted**2).sum()
+
+    with pytest.raises(WeightsError, match="stored in 8 bits"):
+        convert(SPEC, tmp_path / "again", folder=copy, loras=[tiny])
+    assert not (tmp_path / "again").exists()
+
+
+def strength_of(published, lora, *, share):
+    """The strength at which a LoRA changes its layer by a share of its weights."""
+    before, after = (
+        load(published, dtype=torch.float32, loras=each).transformer.blocks[0].attn1.to_q.weight
+        for each in ([], [lora])
+    )
+    return (share * lora.strength * before.norm() / (after - before).norm()).item()
+
+
+def test_pipeline_knows_what_has_8_bits_in_the_files(published, tmp_path):
+    copy = convert(SPEC, tmp_path / "copy", folder=published, precision="fp8")
+    pipeline = AvatarPipeline.from_pretrained("14B", folder=copy, device="cpu")
+    assert pipeline.placement.fp8 == {TRANSFORMER}
+    assert "transformer in fp8" in pipeline.arrangement
 
 
 def test_pipeline_keeps_changes_beside_on_request(published, lora):

@@ -1,6 +1,7 @@
 """Checkpoints as the hub has them, at tiny widths, written to disk and loaded by name."""
 
 import dataclasses
+import re
 import shutil
 import subprocess
 import sys
@@ -18,11 +19,18 @@ from checkpoint_files import (
 )
 from hub_server import Hub
 from reference_models import build_lora_transformer, read_tensors
+from safetensors.torch import save_file
 
 from omniavatar import AvatarPipeline
 from omniavatar.errors import WeightsError
 from omniavatar.weights.catalog import CATALOG, Bundled
-from omniavatar.weights.files import PLACE_VARIABLE, find_files, find_folder
+from omniavatar.weights.files import (
+    PLACE_VARIABLE,
+    find_damage,
+    find_faults,
+    find_files,
+    find_folder,
+)
 from omniavatar.weights.load import load_models
 
 NAME = "14B"
@@ -216,6 +224,55 @@ def test_damaged_file_is_named(copy):
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(WeightsError, match=r"Wan2\.1_VAE\.pth is damaged or incomplete"):
         load(copy)
+
+
+def test_vae_of_the_published_names_may_be_safetensors(copy, reference_dir):
+    base = copy / "Wan2.1-T2V-14B"
+    (base / "Wan2.1_VAE.pth").unlink()
+    save_file(read_tensors(reference_dir, "wan_vae.weights"), base / "Wan2.1_VAE.safetensors")
+    assert_same(load(copy), reference_dir)
+
+
+@pytest.fixture
+def without_transformer(copy):
+    for file in (copy / "Wan2.1-T2V-14B").glob("diffusion_pytorch_model*"):
+        file.unlink()
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("place", "prefix"), [("", "diffusion_model."), ("Wan2.1-T2V-14B", "model.diffusion_model.")]
+)
+def test_transformer_under_another_name_is_read_once_it_is_where_the_message_says(
+    without_transformer, reference_dir, place, prefix
+):
+    tensors = read_tensors(reference_dir, "wan_dit_lora.base")
+    file = without_transformer / place / "wan2.1_t2v_14B_bf16.safetensors"
+    save_file({f"{prefix}{name}": tensor for name, tensor in tensors.items()}, file)
+    with pytest.raises(WeightsError, match=rf"If {file} is that of Wan2\.1-T2V-14B") as caught:
+        load(without_transformer)
+    file.rename(re.search(r"move it to (\S+\.safetensors);", str(caught.value))[1])
+    assert_same(load(without_transformer), reference_dir)
+
+
+@pytest.mark.parametrize("name", ["wan2.1-Q4_K_M.gguf", "diffusion_pytorch_model.safetensors"])
+def test_gguf_transformer_is_named_and_not_called_damaged(without_transformer, name):
+    file = without_transformer / "Wan2.1-T2V-14B" / name
+    file.write_bytes(b"GGUF" + bytes(100))
+    sentence = f"{file} is a GGUF file, which is not read."
+    with pytest.raises(WeightsError, match=re.escape(sentence)):
+        load(without_transformer)
+    assert sentence in find_damage(CATALOG[NAME], without_transformer)[0]
+
+
+def test_other_files_are_no_transformer(without_transformer, reference_dir):
+    file = without_transformer / "Wan2.1-T2V-14B" / "Wan2.1_VAE.safetensors"
+    save_file(read_tensors(reference_dir, "wan_vae.weights"), file)
+    (file.parent / "cut.safetensors").write_bytes(b"12345")
+    faults = find_faults(CATALOG[NAME], without_transformer)
+    assert list(faults) == ["transformer"]
+    assert faults["transformer"].endswith(f"*.safetensors in {file.parent}.")
+    assert not find_damage(CATALOG[NAME], without_transformer)
 
 
 def test_damaged_config_is_named(copy):

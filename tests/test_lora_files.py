@@ -164,8 +164,9 @@ def test_each_format_gives_the_same_weights(name, make, matrices, expected, tmp_
 
 
 def test_file_of_torch_and_folder_of_peft_are_read(make, matrices, expected, tmp_path):
-    torch.save(comfy(matrices), tmp_path / "style.pt")
-    assert_close(make(LoraChoice(tmp_path / "style.pt")), expected)
+    for content in (comfy(matrices), {"state_dict": comfy(matrices)}):
+        torch.save(content, tmp_path / "style.pt")
+        assert_close(make(LoraChoice(tmp_path / "style.pt")), expected)
     folder = tmp_path / "peft"
     folder.mkdir()
     tensors = diffusers(matrices, prefix="base_model.model.")

@@ -16,7 +16,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFile, ImageFilter
+from PIL.JpegImagePlugin import JpegImageFile
 
 from omniavatar.errors import InputError
 
@@ -67,9 +68,12 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     with _open(path) as image:
         _check_size(path, image)
         image.draft(None, _draft_size(image.size))
+        image.filename = ""  # else Pillow maps a plain TIFF by its turned size, which garbles it
         try:
             image.load()
-            return np.array(_upright(_as_rgb(path, image)))
+            turn = _turn(image)  # a converted picture may have lost the note
+            picture = _as_rgb(path, image)
+            return np.array(picture if turn is None else picture.transpose(turn))
         except InputError:
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
@@ -179,7 +183,7 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path.name} is empty. Give a {ACCEPTED} file.", field="image")
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path) -> ImageFile.ImageFile:
     """Read the header."""
     try:
         with warnings.catch_warnings():
@@ -187,7 +191,12 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise _too_large(path, str(error)) from error
+        # Pillow's limit is one setting for the whole process, and ignores that JPEG can be decoded
+        # smaller. Its reader of JPEG alone reads the header without it; `_check_size` follows.
+        try:
+            return JpegImageFile(path)
+        except SyntaxError:
+            raise _too_large(path, f"over {MAX_PIXELS // 10**6} megapixels") from error
     except PermissionError as error:
         raise InputError(
             f"{path.name} may not be read. Change its permissions.", field="image"
@@ -250,12 +259,11 @@ def _as_8_bit(path: Path, image: Image.Image) -> Image.Image:
     return Image.fromarray(((grey.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as the camera noted. A damaged note turns nothing: viewers ignore it as well."""
-    orientation = None
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes it upright, as the camera noted; a damaged note is ignored, as viewers do."""
     with contextlib.suppress(Exception):
-        orientation = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    return image if orientation is None else image.transpose(orientation)
+        return _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    return None
 
 
 def _window(scaled: int, wanted: int, focus: float) -> tuple[int, int]:

@@ -47,6 +47,7 @@ class Blueprint(Generic[Network]):
         dtype: of the tensors.
         precise: modules and parameters, by any part of their dotted name, that are in float32.
         small: tensors that are stored in 8 bits.
+        beside: low-rank changes are kept beside the tensors, so that these are not all there is.
         finish: last changes of the network, once it has its weights.
     """
 
@@ -56,6 +57,7 @@ class Blueprint(Generic[Network]):
     dtype: torch.dtype
     precise: Sequence[str] = ()
     small: Collection[str] = ()
+    beside: bool = False
     finish: Callable[[Network], None] | None = None
 
     def dtype_of(self, name: str) -> torch.dtype:
@@ -100,8 +102,9 @@ def plan_transformer(
         adapter: what makes a plain Wan transformer an OmniAvatar one; None when `base` is one.
         loras: further changes, merged in their order with the adapter's.
         config: of the network; None reads it off the shapes, `heads` and `eps`.
-        merge: merge low-rank changes in float32, or keep them beside the weights. Whole differences
-            are always merged.
+        merge: merge low-rank changes in float32, or keep them beside the weights, as they are over
+            weights that have 8 bits in `base`: most of a change is less than half of such a step,
+            and would be rounded away. Whole differences are always merged.
         fp8: store large layers in 8 bits; those that have 8 bits in `base` are in any case.
 
     Raises:
@@ -118,10 +121,14 @@ def plan_transformer(
     check_shapes(network, shapes, what="transformer")
     for lora in loras:
         lora.check(shapes)
-    fp8 = fp8 or any(is_fp8(base, published) for published in names.values())
+    is_small = any(is_fp8(base, published) for published in names.values())
+    fp8, merge = fp8 or is_small, merge and not is_small
     beside = not merge and bool(adapter or loras)
-    if fp8 and not beside:
-        store_as_fp8(network, compute_dtype=dtype)
+    stored = network
+    if beside:
+        stored = empty(lambda: OmniAvatarTransformer3DModel.from_config(settings))
+    if fp8:
+        store_as_fp8(stored, compute_dtype=dtype)
 
     def read(name: str, device: torch.device | str) -> Tensor:
         tensor = (own[name] if name in own else base[names[name]]).to(device)
@@ -133,8 +140,8 @@ def plan_transformer(
 
     def finish(network: OmniAvatarTransformer3DModel) -> None:
         if beside:
-            attach(network, adapter, loras)
-            if fp8:
+            attach(network, adapter, loras, dtype=dtype)
+            if fp8:  # hooked only now, so that the hooks find the changes
                 store_as_fp8(network, compute_dtype=dtype)
 
     return Blueprint(
@@ -143,21 +150,33 @@ def plan_transformer(
         read=read,
         dtype=dtype,
         precise=OmniAvatarTransformer3DModel._keep_in_fp32_modules,
-        small=_small(network),
+        small=_small(stored),
+        beside=beside,
         finish=finish,
     )
 
 
 def attach(
-    network: OmniAvatarTransformer3DModel, adapter: Adapter | None, loras: Sequence[Lora]
+    network: OmniAvatarTransformer3DModel,
+    adapter: Adapter | None,
+    loras: Sequence[Lora],
+    *,
+    dtype: torch.dtype,
 ) -> None:
-    """Keep low-rank changes beside the weights, as adapters that diffusers can weigh and remove."""
+    """Keep low-rank changes beside the weights, as adapters that diffusers can weigh and remove.
+
+    Args:
+        dtype: of the changes, whatever the weights have.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear):  # by this name peft asks for the precision of changes
+            vars(module)["compute_dtype"] = dtype
     strengths: dict[str, float] = {}
     if adapter and adapter.changes:
-        adapter.attach(network)
+        adapter.attach(network, dtype=dtype)
         strengths["omniavatar"] = 1.0
     for number, lora in enumerate(loras, start=1):
-        if lora.attach(network, adapter_name=f"lora_{number}"):
+        if lora.attach(network, adapter_name=f"lora_{number}", dtype=dtype):
             strengths[f"lora_{number}"] = lora.strength
     if strengths:
         network.set_adapters(list(strengths), list(strengths.values()))

@@ -6,6 +6,7 @@ mapped, and what has been handed on is not kept.
 
 import math
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -18,6 +19,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from omniavatar.errors import WeightsError
+from omniavatar.weights.files import gguf_fault
+
+_FLOAT = re.compile(r"(torch\.)?b?f", re.IGNORECASE)
+"""How the float types of torch and safetensors begin."""
+
+_SCALES = re.compile(r"(^|\.)(scale_weight|weight_scale|scaled_fp8)$")
+"""Tensors beside quantised ones, or that mark a file of them: ComfyUI's names, and LightX2V's."""
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -27,8 +35,9 @@ class Checkpoint(Mapping[str, Tensor]):
         files: `.safetensors`, or `.pt`, `.pth` and `.bin` of torch; their names must not collide.
 
     Raises:
-        WeightsError: a file is missing or damaged, holds something other than tensors, or repeats a
-            name; or, when a tensor is read, has numbers that are not finite.
+        WeightsError: a file is missing or damaged, holds something other than tensors, is quantised
+            with scales, or repeats a name; or, when a tensor is read, has numbers that are not
+            finite.
     """
 
     def __init__(self, *files: Path) -> None:
@@ -50,6 +59,12 @@ class Checkpoint(Mapping[str, Tensor]):
                     part = source.get_slice(name)
                     shape, kind = part.get_shape(), part.get_dtype()
                 self.shapes[name] = tuple(shape)
+                if _SCALES.search(name) or (len(shape) > 1 and not _FLOAT.match(kind)):
+                    raise WeightsError(
+                        f"{file} is in a quantised form that is not read, such as scaled fp8 or "
+                        f"int8: it has {name}. Use the same weights in bf16, or in fp8 without "
+                        "scales."
+                    )
                 if kind in ("F8_E4M3", str(torch.float8_e4m3fn)):
                     self.fp8.add(name)
 
@@ -84,6 +99,8 @@ class Checkpoint(Mapping[str, Tensor]):
     def _open(self, file: Path) -> Any:
         if not file.is_file():
             raise WeightsError(f"{file} is missing.")
+        if fault := gguf_fault(file):
+            raise WeightsError(fault)
         if file.suffix == ".safetensors":
             try:
                 return self._stack.enter_context(safe_open(file, framework="pt"))
@@ -126,6 +143,8 @@ def _read_torch_file(file: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{file} is damaged or incomplete. Fetch it again.") from error
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)  # beside what a trainer also keeps
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{file} is not a table of named tensors.")
     return dict(content)

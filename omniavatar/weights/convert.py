@@ -24,7 +24,7 @@ PUBLISHED_HEAD_WIDTH = 128
 """Width of an attention head in each published Wan2.1 transformer."""
 
 TRANSFORMER_RULES: Rules = (
-    (r"^model\.(diffusion_model\.)?", ""),
+    (r"^(model\.)?(diffusion_model\.)?", ""),
     (r"^time_embedding\.0\.", "condition_embedder.time_embedder.linear_1."),
     (r"^time_embedding\.2\.", "condition_embedder.time_embedder.linear_2."),
     (r"^time_projection\.1\.", "condition_embedder.time_proj."),

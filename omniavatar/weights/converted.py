@@ -98,6 +98,12 @@ def convert(
         ) as parts,
         _written_whole(destination) as place,
     ):
+        if parts.transformer.beside:
+            raise WeightsError(
+                f"The transformer in {source} is stored in 8 bits: low-rank changes merged into it "
+                "are rounded away. Convert from the files in bfloat16, or give the LoRA "
+                "when a video is made: then it is kept beside."
+            )
         plans = [
             _Plan.of("transformer", parts.transformer, shard_bytes),
             _Plan.of("vae", parts.vae, shard_bytes),

@@ -6,8 +6,10 @@ diffusers (`transformer/`, `vae/`, `text_encoder/`, `tokenizer/`, `speech_encode
 mix: every part is looked for by itself.
 """
 
+import contextlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ Layout = tuple[tuple[str, str], ...]
 BASE_LAYOUT: Layout = (
     ("transformer", "diffusion_pytorch_model"),
     ("VAE", "Wan2.1_VAE.pth"),
+    ("VAE", "Wan2.1_VAE.safetensors"),
     ("text encoder", "models_t5_umt5-xxl-enc-bf16.pth"),
     ("tokenizer", "google/umt5-xxl/tokenizer_config.json"),
 )
@@ -52,6 +55,9 @@ TOKENIZERS = ("tokenizer.json", "spiece.model")
 
 PICKLE = b"\x80"
 """The first byte of a file of torch that is no archive."""
+
+_OF_TRANSFORMER = re.compile(r"(^|\.)blocks\.0\.ffn\.(0|net\.0\.proj)\.weight$")
+"""A tensor that every Wan transformer has, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +175,25 @@ def is_readable(file: Path) -> bool:
     return True
 
 
+def gguf_fault(file: Path) -> str | None:
+    """A sentence that refuses a GGUF file, whatever its name; None for another one."""
+    with contextlib.suppress(OSError), file.open("rb") as content:
+        if content.read(4) == b"GGUF":
+            return (
+                f"{file} is a GGUF file, which is not read. Use safetensors of the same weights, "
+                "in bf16 or fp8."
+            )
+    return None
+
+
+def has_config(file: Path) -> bool:
+    """Whether a VAE or a text encoder comes with a config.
+
+    In the published layout they have none: the config.json beside them is the transformer's.
+    """
+    return all(file.name != place for _, place in BASE_LAYOUT)
+
+
 def describe_bytes(size: int) -> str:
     """1234567890 -> "1.2 GB", in powers of ten, as disks are sold."""
     number = float(size)
@@ -200,8 +225,11 @@ def _look(
                 break
             wrong += [fault] if fault else []
         else:
+            missing = _missing(spec, part, options[0])
+            other = _other_transformer(spec, options) if part == "transformer" else None
+            wrong += [f"{missing} {other}"] if other else []
             damage += wrong[:1]
-            faults[part] = wrong[0] if wrong else _missing(spec, part, options[0])
+            faults[part] = wrong[0] if wrong else missing
     if "transformer" in found and is_complete(_tensor_names(found["transformer"])):
         found["adapter"] = ()
         faults.pop("adapter", None)
@@ -218,13 +246,15 @@ def _own_changes(spec: ModelSpec, folder: Path) -> tuple[Path, ...]:
 def _fault(part: str, files: tuple[Path, ...]) -> str | None:
     """What is wrong with the files of a part, if anything."""
     for file in files:
+        if fault := gguf_fault(file):
+            return fault
         if not is_readable(file):
             return f"{file} is damaged or incomplete."
     if part == "tokenizer":
         return _fault_beside(files[0], *TOKENIZERS)
-    # In the published layout VAE and text encoder have none, and the transformer can do without.
+    # The transformer can do without.
     config_is_needed = part in ("adapter", "speech encoder") or (
-        part in ("VAE", "text encoder") and files[0].suffix == ".safetensors"
+        part in ("VAE", "text encoder") and has_config(files[0])
     )
     return _fault_beside(files[0], "config.json") if config_is_needed else None
 
@@ -290,6 +320,23 @@ def _is_begun(place: Path) -> bool:
 def _missing(spec: ModelSpec, part: str, place: Path) -> str:
     file = place.name if place.suffix else f"{place.name}*.safetensors"
     return f"The {part} of {spec.name} is missing: there is no {file} in {place.parent}."
+
+
+def _other_transformer(spec: ModelSpec, places: Sequence[Path]) -> str | None:
+    """A sentence about a transformer that is there under a name that is not looked for."""
+    if not isinstance(spec.source, Published):
+        return None
+    for folder in dict.fromkeys(place.parent for place in places):
+        for file in sorted(folder.glob("*.safetensors")):
+            if is_readable(file) and any(map(_OF_TRANSFORMER.search, _tensor_names((file,)))):
+                return (
+                    f"If {file} is that of {spec.source.base.folder} in bf16, or in fp8 without "
+                    f"scales, move it to {places[0]}.safetensors; else it is not read."
+                )
+        for file in sorted(folder.glob("*.gguf")):
+            if fault := gguf_fault(file):
+                return fault
+    return None
 
 
 def _remedy(spec: ModelSpec, folder: Path) -> str:

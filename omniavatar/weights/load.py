@@ -30,7 +30,7 @@ from omniavatar.weights.build import (
 )
 from omniavatar.weights.catalog import ModelSpec
 from omniavatar.weights.checkpoint import Checkpoint
-from omniavatar.weights.files import find_files, find_folder
+from omniavatar.weights.files import find_files, find_folder, has_config
 from omniavatar.weights.lora import read_adapter
 from omniavatar.weights.lora_files import read_lora
 from omniavatar.weights.presets import LoraChoice
@@ -89,8 +89,11 @@ def load_models(
         )
 
 
-def measure_files(spec: ModelSpec, folder: Path) -> Footprint:
+def measure_files(spec: ModelSpec, folder: Path) -> tuple[Footprint, frozenset[str]]:
     """How large the networks in a folder are, before any weight is read.
+
+    Returns:
+        Their sizes, and "transformer" if that has 8 bits in the files.
 
     Raises:
         WeightsError: as in `load_models`.
@@ -98,12 +101,13 @@ def measure_files(spec: ModelSpec, folder: Path) -> Footprint:
     with open_blueprints(
         spec, folder=folder, dtype=torch.float32, vae_dtype=torch.float32
     ) as parts:
-        return measure(
+        sizes = measure(
             transformer=parts.transformer.network,
             vae=parts.vae.network,
             text_encoder=parts.text_encoder.network,
             speech_encoder=parts.speech_encoder.network,
         )
+        return sizes, frozenset({"transformer"} if parts.transformer.small else ())
 
 
 @contextmanager
@@ -178,11 +182,8 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _own_config(files: tuple[Path, ...]) -> dict[str, Any]:
-    """The config of the VAE or the text encoder.
-
-    In the published layout they have none: the config.json beside them is the transformer's.
-    """
-    return {} if files[0].suffix == ".pth" else _read_config(files, required=True)
+    """The config of the VAE or the text encoder, if it has one."""
+    return _read_config(files, required=True) if has_config(files[0]) else {}
 
 
 def _read_config(files: tuple[Path, ...], *, required: bool = False) -> dict[str, Any]:

@@ -141,14 +141,14 @@ class Adapter:
         change = self.changes.get(name.removesuffix(".weight"))
         return weight if change is None else change.add_to(weight)
 
-    def attach(self, transformer: OmniAvatarTransformer3DModel) -> None:
+    def attach(self, transformer: OmniAvatarTransformer3DModel, *, dtype: torch.dtype) -> None:
         """Put the changes beside the base weights of a transformer, as its adapter "omniavatar"."""
         matrices = {}
         for layer, change in self.changes.items():
             weight = transformer.get_submodule(layer).weight
             assert isinstance(weight, Tensor)
             for side, matrix in (("A", change.down), ("B", change.up)):
-                matrices[f"{layer}.lora_{side}.weight"] = matrix.to(weight.device, weight.dtype)
+                matrices[f"{layer}.lora_{side}.weight"] = matrix.to(weight.device, dtype)
         transformer.load_lora_adapter(
             matrices,
             prefix=None,

@@ -134,7 +134,9 @@ class Lora:
             weight = add_to_first(weight, difference * self.strength)
         return weight
 
-    def attach(self, transformer: OmniAvatarTransformer3DModel, *, adapter_name: str) -> bool:
+    def attach(
+        self, transformer: OmniAvatarTransformer3DModel, *, adapter_name: str, dtype: torch.dtype
+    ) -> bool:
         """Put the low-rank changes of linear layers beside the weights, through diffusers.
 
         Returns:
@@ -145,7 +147,7 @@ class Lora:
             weight = transformer.get_submodule(layer).weight
             assert isinstance(weight, Tensor)
             if weight.ndim == 2:
-                place = weight.device, weight.dtype
+                place = weight.device, dtype
                 up = change.up.float() * change.scale
                 matrices[f"{layer}.lora_A.weight"] = change.down.to(*place)
                 matrices[f"{layer}.lora_B.weight"] = up.to(*place)

@@ -14,7 +14,9 @@ from transformers import UMT5EncoderModel
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
 
 FP8 = torch.float8_e4m3fn
-"""Four bits of exponent and three of mantissa: a weight moves by up to 1/16 of itself."""
+"""Four bits of exponent and three of mantissa, without a scale: a weight moves by up to 1/16 of
+itself, or, below 2 ** -6, by up to 2 ** -10. Of weights with a deviation of 0.014 that is 4 % (root
+mean square), and one in eighteen becomes 0."""
 
 # A T5 layer's `wo` casts its input to its own precision, before a hook could raise that.
 _EXACT_OF_TEXT_ENCODER = ("shared", "embed_tokens", "norm", "relative_attention_bias", r"\.wo$")
@@ -32,7 +34,7 @@ def store_as_fp8(
     Args:
         compute_dtype: what a layer's weights become while it runs.
     """
-    if is_stored_as_fp8(network):
+    if _is_hooked(network):
         return
     if isinstance(network, OmniAvatarTransformer3DModel):
         network.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=compute_dtype)
@@ -40,6 +42,11 @@ def store_as_fp8(
         apply_layerwise_casting(
             network, FP8, compute_dtype, skip_modules_pattern=_EXACT_OF_TEXT_ENCODER
         )
+
+
+def _is_hooked(network: nn.Module) -> bool:
+    found = (getattr(module, "_diffusers_hook", None) for module in network.modules())
+    return any(registry and registry.get_hook("layerwise_casting") for registry in found)
 
 
 def is_stored_as_fp8(network: nn.Module) -> bool:
