@@ -127,6 +127,7 @@ class AvatarPipeline:
         self._budget = budget
         self._compilation = compilation or Compilation()
         self._ran_out = False
+        self._is_placed = True
         self._prompts: OrderedDict[str, Tensor] = OrderedDict()
         self._last_picture = LastPicture()
 
@@ -478,14 +479,26 @@ class AvatarPipeline:
     def _fit(self, job: "Job", clock: "_Clock") -> Iterator[Notice]:
         """Place the networks for a job before it begins."""
         placement = self._refit(job.plan)
-        if placement == self.placement:
+        if self._is_placed and placement == self.placement:
             return
         if replace(placement, vae_tiled=self.placement.vae_tiled) != self.placement:
             what = f"this video needs another arrangement: {describe(placement)}"
             yield Notice(what=what, elapsed_seconds=clock.elapsed)
+        try:
+            self._place(placement, clock)
+        except RuntimeError as error:
+            fault = _memory_fault(error)
+        else:
+            return
+        yield self._step_down(fault, job, clock)
+
+    def _place(self, placement: Placement, clock: "_Clock") -> None:
+        """Carry a placement out. Networks that this leaves half moved are placed by the next job,
+        even if it needs no other arrangement."""
+        self.placement, self._is_placed = placement, False
         with clock.stage("place"):
             place(self.models, placement)
-            self.placement = placement
+        self._is_placed = True
 
     def _pieces(
         self, rendering: Rendering, job: "Job", clock: "_Clock"
@@ -554,10 +567,8 @@ class AvatarPipeline:
                     f"{self.arrangement}. Close what else runs on it, lower max_tokens (now "
                     f"{job.request.max_tokens}), or use a smaller model or a larger device."
                 ) from fault
-            self.placement = below
             try:
-                with clock.stage("place"):
-                    place(self.models, below)
+                self._place(below, clock)
                 break
             except RuntimeError as error:  # not even to move has it room
                 fault = _memory_fault(error)
@@ -591,20 +602,21 @@ class AvatarPipeline:
             shift=self.spec.shift,
             timesteps=preset.timesteps if preset else None,
         )
-        times = schedule.timesteps.to(self.placement.device)
+        keep_precise = request.sample_dtype == "float32"
+        sample_dtype = torch.float32 if keep_precise else self.placement.dtype
+        times = schedule.timesteps.to(self.placement.device, sample_dtype)  # as steps are told them
         skips = plan_skips(
             [self.models.transformer.time_modulation(time[None]) for time in times],
             threshold=request.step_cache,
             coefficients=self._cache_coefficients(request),
         )
-        keep_precise = request.sample_dtype == "float32"
         return Sampler(
             guidance=Guidance(text=_given(request.guidance), audio=request.audio_guidance),
             schedule=schedule,
             skips=skips,
             skip_third_branch=request.cache_third_pass,
             dtype=self.placement.dtype,
-            sample_dtype=torch.float32 if keep_precise else self.placement.dtype,
+            sample_dtype=sample_dtype,
         )
 
     def _cache_coefficients(self, request: GenerationRequest) -> Sequence[float]:

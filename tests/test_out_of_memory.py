@@ -179,6 +179,72 @@ def test_only_full_memory_is_a_reason_to_go_on(
             list(work)
 
 
+class FullAtSecond:
+    """A close-up whose second chunk finds no memory to be put back."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def place(self, video):
+        self.calls += 1
+        if self.calls == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return video
+
+    def place_preview(self, preview):
+        return preview
+
+
+def test_a_chunk_that_could_not_be_put_back_is_made_again(
+    pipeline, request_of_three_chunks, uninterrupted, tmp_path, monkeypatch
+):
+    framed = pipeline_module._animated
+    monkeypatch.setattr(
+        pipeline_module, "_animated", lambda *given: (framed(*given)[0], FullAtSecond())
+    )
+    events = list(pipeline.stream(request_of_three_chunks, tmp_path / "avatar.mp4"))
+    assert kinds(events) == "ssCss!ssCssCF"
+    assert np.array_equal(frames_of(events), uninterrupted)
+
+
+class FullWhilePlacing:
+    """Lets placing the networks fail at its first calls, when they are half moved."""
+
+    def __init__(self, monkeypatch, failures):
+        self.calls, self._failures, self._place = 0, failures, pipeline_module.place
+        monkeypatch.setattr(pipeline_module, "place", self)
+
+    def __call__(self, models, placement):
+        self.calls += 1
+        if self.calls <= self._failures:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self._place(models, placement)
+
+
+def test_memory_that_runs_out_while_placing_for_a_job_steps_down(
+    models, spec, request_of_three_chunks, tmp_path, monkeypatch
+):
+    tiled = dataclasses.replace(CPU, vae_tiled=True)
+    pipeline = AvatarPipeline(copy.deepcopy(models), spec, tiled)
+    placing = FullWhilePlacing(monkeypatch, failures=1)
+    events = list(pipeline.stream(request_of_three_chunks, tmp_path / "avatar.mp4"))
+    assert kinds(events) == "!" + "ssC" * CHUNKS + "F"
+    assert placing.calls == 2
+
+
+def test_networks_that_were_not_placed_are_placed_for_the_next_job(
+    pipeline, request_of_three_chunks, tmp_path, monkeypatch
+):
+    FullMemory(pipeline.models.transformer, [1])
+    placing = FullWhilePlacing(monkeypatch, failures=100)
+    with pytest.raises(FullMemoryError):
+        list(pipeline.stream(request_of_three_chunks, tmp_path / "avatar.mp4"))
+    before, placing._failures = placing.calls, 0
+    events = list(pipeline.stream(request_of_three_chunks, tmp_path / "again.mp4"))
+    assert kinds(events).endswith("ssC" * CHUNKS + "F")
+    assert placing.calls == before + 1
+
+
 def test_what_was_learnt_is_kept_for_the_next_job(
     pipeline, request_of_three_chunks, uninterrupted, tmp_path
 ):

@@ -237,6 +237,26 @@ def test_separate_audio_guidance_and_step_cache_run_through_the_public_door(
     assert pipeline.generate(request, tmp_path / "out.mp4").frames == 13
 
 
+def test_step_cache_decides_from_the_times_that_the_steps_are_told(
+    pipeline, make_request, monkeypatch
+):
+    """As published they are rounded to the latents' precision."""
+    decided = []
+    embed = pipeline.models.transformer.time_modulation
+
+    def time_modulation(time):
+        decided.append(time.item())
+        return embed(time)
+
+    monkeypatch.setattr(pipeline.models.transformer, "time_modulation", time_modulation)
+    rounded = dataclasses.replace(pipeline.placement, dtype=torch.bfloat16)
+    monkeypatch.setattr(pipeline, "placement", rounded)
+    request = make_request(0.5, step_cache=0.1, sample_dtype="model", steps=9)
+    sampler = pipeline._sampler(pipeline.prepare(request).request)
+    assert decided == sampler.schedule.timesteps.to(torch.bfloat16).tolist()
+    assert decided != sampler.schedule.timesteps.tolist()
+
+
 @pytest.mark.parametrize("name", ["lightx2v", "causvid"])
 def test_preset_decides_what_its_distillation_has_built_in(
     name, pipeline, make_request, tmp_path, monkeypatch

@@ -256,6 +256,9 @@ class OmniAvatarTransformer3DModel(WanTransformer3DModel):
 
         Returns:
             Velocity, [b, 16, f, h, w].
+
+        Raises:
+            ValueError: `block_residual` is given and the tokens are split over several devices.
         """
         patch_f, patch_h, patch_w = self.config.patch_size
         frames, rows, columns = (
@@ -282,6 +285,11 @@ class OmniAvatarTransformer3DModel(WanTransformer3DModel):
                 tokens, context, modulation, rotary, audio_conditioning, token_frames
             )
             if block_residual is not None:
+                if tokens.shape != before.shape:
+                    raise ValueError(
+                        "A step cache does not work with context parallelism: each device has a "
+                        "share of the tokens. Use one of the two."
+                    )
                 block_residual.value = tokens - before
 
         shift, scale = (self.scale_shift_table + time[:, None]).to(tokens.device).chunk(2, dim=1)

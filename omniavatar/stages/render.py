@@ -130,9 +130,9 @@ class Rendering:
         if self._keeper is not None:
             video = self._keeper.keep(video)
         tail = video[:, :, -self._plan.overlap_frames :] * 2 - 1
-        self._next, self._noise, self._tail = number + 1, None, tail
         if self._close_up is not None:
             video = self._close_up.place(video)
+        self._next, self._noise, self._tail = number + 1, None, tail
         yield ChunkVideo(chunk=number, latents=latents, video=video)
 
     def _moments(self, chunk: Chunk) -> Moments | None:
