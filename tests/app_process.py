@@ -17,6 +17,7 @@ from gradio_client.client import Job
 from gradio_client.utils import ProgressUnit
 from media_files import write_wav
 from PIL import Image, ImageDraw
+from warm_process import WarmProcess
 
 ROOT = Path(__file__).parents[1]
 SECONDS_TO_START = 120
@@ -26,7 +27,7 @@ SECONDS_TO_START = 120
 class App:
     url: str
     log_file: Path
-    process: subprocess.Popen[bytes]
+    process: WarmProcess | subprocess.Popen[bytes]
 
     @property
     def log(self) -> str:
@@ -34,15 +35,19 @@ class App:
 
 
 @contextmanager
-def running_app(folder: Path, script: Path = ROOT / "app.py") -> Iterator[App]:
-    """Start the app on a free port, from a folder in which no published weights are."""
+def running_app(folder: Path, *, script: Path | None = None) -> Iterator[App]:
+    """Start the app on a free port, from a folder in which no published weights are.
+
+    Args:
+        script: what starts it, in a Python of its own; `app.py` in a warm one unless told.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "GRADIO_SERVER_PORT": str(port),
+        "OMNIAVATAR_PORT": str(port),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
         "OMNIAVATAR_DATA": str(folder / "data"),
@@ -50,18 +55,23 @@ def running_app(folder: Path, script: Path = ROOT / "app.py") -> Iterator[App]:
         "OMP_NUM_THREADS": "1",
     }
     log_file = folder / "app.log"
-    with log_file.open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process: WarmProcess | subprocess.Popen[bytes]
+    if script is None:
+        words = [str(ROOT / "app.py")]
+        process = WarmProcess(words, cwd=folder, environment=environment, output=log_file)
+    else:
+        with log_file.open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(script)],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
     app = App(url=f"http://127.0.0.1:{port}/", log_file=log_file, process=process)
     try:
-        _wait_for(app, process)
+        _wait_for(app)
         yield app
     finally:
         with suppress(ProcessLookupError):
@@ -69,9 +79,9 @@ def running_app(folder: Path, script: Path = ROOT / "app.py") -> Iterator[App]:
         process.wait(timeout=30)
 
 
-def _wait_for(app: App, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(app: App) -> None:
     end = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and app.process.poll() is None:
         try:
             if httpx.get(app.url).is_success:
                 return

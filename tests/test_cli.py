@@ -6,12 +6,17 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 from app_process import ROOT, write_portrait, write_voice
 from media_files import clicks, describe, ffmpeg, find_clicks, write_wav
 from PIL import Image
+from warm_process import WarmProcess
 
 from omniavatar import CATALOG, GenerationRequest, load_speech, setting_of
 from omniavatar.serving import cli
@@ -32,16 +37,23 @@ def folder(tmp_path_factory):
 
 def run(*words, folder, check=0):
     """Run a command in a process of its own."""
-    result = subprocess.run(
-        [*COMMAND, *map(str, words)],
+    with TemporaryDirectory() as told:
+        process = start(*words, folder=folder, told=Path(told))
+        code = process.wait()
+        output, errors = (Path(told, name).read_text() for name in ("output", "errors"))
+    assert code == check, errors
+    return SimpleNamespace(stdout=output, stderr=errors)
+
+
+def start(*words, folder, told):
+    """Start a command whose output and errors become files in a folder."""
+    return WarmProcess(
+        ["-m", "omniavatar", *map(str, words)],
         cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
+        environment=ENVIRONMENT,
+        output=told / "output",
+        errors=told / "errors",
     )
-    assert result.returncode == check, result.stderr
-    return result
 
 
 def count_frames(path, side=192):
@@ -136,7 +148,8 @@ def test_models_lists_the_catalog(capsys):
         ("captions voice.wav", "--text"),
         ("captions absent.wav --text hello", "absent.wav"),
         ("captions voice.wav --text hello --srt a.srt", "--srt"),
-        ("captions voice.wav --srt notes.txt", "SRT"),
+        ("captions voice.wav --srt notes.txt --output a.srt", "SRT"),
+        ("captions voice.wav --srt notes.txt", "--burn OUT.mp4 or --output FILE.srt"),
         ("captions voice.wav --text hello --burn out.mp4", "voice.wav"),
         ("generate --request absent.json", "absent.json"),
         ("generate --request notes.txt", "notes.txt"),
@@ -148,6 +161,14 @@ def test_models_lists_the_catalog(capsys):
         ("generate face.png voice.wav --model 14B", "14B"),
         ("inspect absent.mp4", "absent.mp4"),
         ("inspect notes.txt", "notes.txt"),
+        ("bench --json absent/a.json", "absent"),
+        ("bench --json .", "folder"),
+        ("bench --table absent", "absent"),
+        ("bench --table notes.txt", "notes.txt"),
+        ("remote face.png voice.wav --endpoint runpod:a --output .", "folder"),
+        ("remote face.png voice.wav --endpoint runpod:a --output absent/a.mp4", "absent"),
+        ("acceptance --seconds 5 -1", "-1.0. Use a number from 0.1 to 7200"),
+        ("acceptance --seconds nan", "nan"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_status_2(words, told, folder, monkeypatch, capsys):
@@ -249,24 +270,16 @@ def test_terminal_shows_a_bar_and_the_time_left(folder):
 
 
 @pytest.mark.parametrize(("after", "parts"), [("Reading", 0), ("Part 1 of 10 is ready", 1)])
-def test_ctrl_c_keeps_the_finished_parts(folder, after, parts):
-    output = folder / "stopped.mp4"
-    process = subprocess.Popen(
-        [*COMMAND, "generate", "face.png", "long.wav", "--steps", "2", "--output", str(output)],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    for line in process.stderr:
-        if after in line:
-            break
+def test_ctrl_c_keeps_the_finished_parts(folder, tmp_path, after, parts):
+    output, errors = folder / "stopped.mp4", tmp_path / "errors"
+    words = ("generate", "face.png", "long.wav", "--steps", "2", "--output", output)
+    process = start(*words, folder=folder, told=tmp_path)
+    while process.poll() is None and not (errors.exists() and after in errors.read_text()):
+        time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
-    out, err = process.communicate()
-    assert process.returncode == 130
-    assert out == ""
+    assert process.wait() == 130
+    err = errors.read_text()
+    assert (tmp_path / "output").read_text() == ""
     assert "Traceback" not in err
     assert output.exists() == bool(parts)
     if parts:

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from warm_process import start_server
 
 from omniavatar.models.transformer import (
     BlockResidual,
@@ -216,8 +217,13 @@ def _run_split_over_two_devices(rank, folder):
     model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
     # 3 frames over 2 devices: the border lies within the second frame
     torch.testing.assert_close(run(model, inputs), expected)
+    with pytest.raises(ValueError, match="Use one of the two"):
+        run(model, inputs | {"block_residual": BlockResidual()})
     dist.destroy_process_group()
 
 
 def test_context_parallelism_gives_each_token_the_speech_and_the_prompt_of_its_frame(tmp_path):
-    mp.spawn(_run_split_over_two_devices, args=(tmp_path,), nprocs=2)
+    start_server()
+    mp.start_processes(
+        _run_split_over_two_devices, args=(tmp_path,), nprocs=2, start_method="forkserver"
+    )

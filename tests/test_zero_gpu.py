@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(folder):
-    with running_app(folder, Path(__file__).with_name("zero_gpu_app.py")) as app:
+    with running_app(folder, script=Path(__file__).with_name("zero_gpu_app.py")) as app:
         yield app
         assert "Traceback" not in app.log
 
