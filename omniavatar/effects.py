@@ -32,11 +32,12 @@ def settings_without_effect(spec: ModelSpec, values: Mapping[str, Any]) -> Mappi
 
 
 def _reasons(spec: ModelSpec, chosen: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if not spec.small_sizes:
+    if not spec.other_resolutions:
         yield "resolution", f"All videos of {spec.name} are of standard resolution."
-    sizes = spec.small_sizes if chosen["resolution"] == "small" else spec.sizes
-    if len(sizes) == 1:
-        ((height, width),) = sizes
+    if chosen["resolution"] in spec.resolutions:
+        spec = spec.at_resolution(chosen["resolution"])
+    if len(spec.sizes) == 1:
+        ((height, width),) = spec.sizes
         yield "aspect", f"All such videos of {spec.name} are {width}x{height} pixels."
     yield from _reasons_of_guidance(spec, chosen)
     yield from _reasons_of_step_cache(spec, chosen)

@@ -111,8 +111,11 @@ class GenerationRequest:
         step=0.1,
         unit="seconds",
     )
-    resolution: Literal["standard", "small"] = _setting(
-        "standard", "small videos are quicker to make, where the model has them", "advanced"
+    resolution: Literal["standard", "small", "large"] = _setting(
+        "standard",
+        "small videos (nano) are quicker to make; large ones (1.3B and 14B, 720p) take about five "
+        "times the work, and their authors call them less stable",
+        "advanced",
     )
     steps: int | None = _setting(
         None, "denoising steps: more is slower and finer", "basic", minimum=1, maximum=100, step=1

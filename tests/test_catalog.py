@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from omniavatar.errors import InputError
 from omniavatar.plan import frames_per_chunk
 from omniavatar.weights.catalog import CATALOG, Bundled, Published
 
@@ -45,6 +46,13 @@ def test_published_entries_have_the_published_defaults(name):
     assert (spec.steps, spec.guidance, spec.max_tokens, spec.shift) == (50, 4.5, 30000, 5.0)
     assert (spec.fps, spec.sample_rate, spec.text_tokens) == (25, 16000, 512)
     assert len(spec.cache_coefficients) == 5
+    large = spec.at_resolution("large")
+    assert large.sizes == ((720, 720), (528, 960), (960, 528), (720, 1280), (1280, 720))
+    chunks = [frames_per_chunk(large.max_tokens, *size) for size in large.sizes]
+    assert chunks == [157, 161, 161, 85, 85]
+    with pytest.raises(InputError, match="Use standard or large") as refusal:
+        spec.at_resolution("small")
+    assert refusal.value.field == "resolution"
     rows, bias = spec.latent_rgb
     assert [len(row) for row in rows] == [3] * 16
     assert len(bias) == 3

@@ -61,7 +61,8 @@ def test_aspect_of_a_resolution_with_one_size():
 
 
 def test_resolution_of_a_model_with_one():
-    assert "resolution" in without_effect()
+    assert "resolution" in without_effect(replace(LARGE, other_resolutions=()))
+    assert "resolution" not in without_effect(LARGE)
     assert "resolution" not in without_effect(CATALOG["nano"])
 
 

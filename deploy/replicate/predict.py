@@ -75,9 +75,9 @@ class Predictor(BasePredictor):
             le=7200.0,
         ),
         resolution: str = Input(
-            description="small videos are quicker to make, where the model has them",
+            description="small videos (nano) are quicker to make; large ones (1.3B and 14B, 720p) take about five times the work, and their authors call them less stable",
             default="standard",
-            choices=["standard", "small"],
+            choices=["standard", "small", "large"],
         ),
         steps: int | None = Input(
             description="denoising steps: more is slower and finer", default=None, ge=1, le=100

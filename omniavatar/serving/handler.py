@@ -224,7 +224,8 @@ class Worker:
     def _shortened(self, request: GenerationRequest) -> GenerationRequest:
         if self._settings.max_tokens is None:
             return request
-        wanted = request.max_tokens or self._pipeline.spec.max_tokens
+        spec = self._pipeline.spec.at_resolution(request.resolution)
+        wanted = request.max_tokens or spec.max_tokens
         return replace(request, max_tokens=min(wanted, self._settings.max_tokens))
 
     def _deliver(self, video: Path, name: str) -> Answer:
