@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -17,8 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app_process import ROOT
+from warm_process import WarmProcess
 
-WORKER = [sys.executable, "-m", "omniavatar.serving.handler"]
+WORKER = ["-m", "omniavatar.serving.handler"]
 
 
 def worker_environment(folder: Path, **variables: str) -> dict[str, str]:
@@ -30,7 +30,6 @@ def worker_environment(folder: Path, **variables: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "TMPDIR": str(temporary),
         "OMP_NUM_THREADS": "1",
-        "MALLOC_ARENA_MAX": "2",  # as in the image: what threads have freed is used again
         "HF_HUB_OFFLINE": "1",
         "RUNPOD_SKIP_GPU_CHECK": "true",
         "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
@@ -55,7 +54,7 @@ class JobAPI:
     results: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     to_stop: list[str] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
-    worker: subprocess.Popen[Any] | None = None
+    worker: WarmProcess | None = None
 
     def put(self, identifier: str, **values: Any) -> None:
         with self.changed:
@@ -142,8 +141,8 @@ def job_api() -> Iterator[JobAPI]:
 
 @contextmanager
 def running_worker(
-    api: JobAPI, folder: Path, *, command: Sequence[str] = WORKER, **variables: str
-) -> Iterator[subprocess.Popen[Any]]:
+    api: JobAPI, folder: Path, *, words: Sequence[str] = WORKER, **variables: str
+) -> Iterator[WarmProcess]:
     """A worker that takes its jobs from the API; its log is `worker.log`."""
     environment = worker_environment(
         folder,
@@ -156,10 +155,8 @@ def running_worker(
         RUNPOD_AI_API_KEY="key",
         **variables,
     )
-    with (folder / "worker.log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
+    log = folder / "worker.log"
+    process = WarmProcess(words, cwd=folder, environment=environment, output=log)
     api.worker = process
     try:
         yield process

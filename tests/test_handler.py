@@ -8,8 +8,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -24,6 +22,7 @@ from app_process import ROOT, write_portrait, write_voice
 from job_api import WORKER, encode, job_api, running_worker, worker_environment
 from media_files import ffmpeg
 from moto.server import ThreadedMotoServer
+from warm_process import WarmProcess
 
 from omniavatar import AvatarPipeline, OutputError
 from omniavatar.serving import handler
@@ -194,9 +193,9 @@ def test_hostile_jobs_are_each_answered_with_a_sentence(platform, files):
 
 
 def test_faults_of_ours_are_told_apart_and_a_full_gpu_stops_the_worker(files, tmp_path):
-    command = [sys.executable, str(ROOT / "tests" / "failing_worker.py")]
+    words = [str(ROOT / "tests" / "failing_worker.py")]
     job = {"image": files.image, "audio": files.audio, **QUICK}
-    with job_api() as api, running_worker(api, tmp_path, command=command):
+    with job_api() as api, running_worker(api, tmp_path, words=words):
         api.put("fault", **job)
         result = api.answer("fault")
         assert json.loads(result["error"])["error_message"] == "cosmic ray"
@@ -232,17 +231,14 @@ def test_one_job_from_the_command_line(files, tmp_path):
     job = {"input": {"image": files.image, "audio": files.audio, **QUICK}}
     (tmp_path / "test_input.json").write_text(json.dumps(job))
     environment = worker_environment(tmp_path)
-    done = subprocess.run(
-        WORKER, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "completed successfully" in done.stdout
+    log = tmp_path / "log"
+    done = WarmProcess(WORKER, cwd=tmp_path, environment=environment, output=log)
+    assert done.wait() == 0, log.read_text()
+    assert "completed successfully" in log.read_text()
     bad = [*WORKER, "--test_input", '{"input": {"image": "x"}}']
-    refused = subprocess.run(
-        bad, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert refused.returncode == 1
-    assert "audio is missing" in refused.stdout
+    refused = WarmProcess(bad, cwd=tmp_path, environment=environment, output=log)
+    assert refused.wait() == 1
+    assert "audio is missing" in log.read_text()
 
 
 def test_local_api_server_answers(files, tmp_path):
@@ -250,14 +246,12 @@ def test_local_api_server_answers(files, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = ["--rp_api_host", "127.0.0.1", "--rp_api_port", str(port)]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*WORKER, "--rp_serve_api", *address],
-            cwd=tmp_path,
-            env=worker_environment(tmp_path),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    process = WarmProcess(
+        [*WORKER, "--rp_serve_api", *address],
+        cwd=tmp_path,
+        environment=worker_environment(tmp_path),
+        output=tmp_path / "log",
+    )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             _wait_for(client, process)

@@ -37,8 +37,9 @@ _forking.set_forkserver_preload(LIBRARIES)
 
 def start_server() -> None:
     """Start what processes of the method "forkserver" are forked from, unless it runs."""
-    # Of one thread, since those of a pool would be missing in what is forked.
-    with patch.dict(os.environ, OMP_NUM_THREADS="1"):
+    # Of one thread, since those of a pool would be missing in what is forked; and with few arenas
+    # as in the worker's image, where what threads have freed is used again.
+    with patch.dict(os.environ, OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="2"):
         forkserver.ensure_running()
 
 

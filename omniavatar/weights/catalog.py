@@ -266,7 +266,7 @@ _PROMPT = (
     "small gestures. The camera and the background stay still."
 )
 _SIZES = ((400, 720), (720, 720), (720, 400))
-# The published code's sizes with `max_hw: 1280`. At its 30,000 tokens a chunk would add 0.8 seconds;
+# The published code's sizes with `max_hw: 1280`. At 30,000 tokens a chunk would add 0.8 seconds;
 # its authors advise 60,000 to 80,000.
 _LARGE = Resolution(
     name="large",
