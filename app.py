@@ -9,23 +9,24 @@ import spaces  # noqa: F401 (before anything that looks for a GPU)
 
 from omniavatar import OmniAvatarError
 from omniavatar.serving import ui
-from omniavatar.serving.app_options import parse_app_options
+from omniavatar.serving.app_options import check_address, parse_app_options
 from omniavatar.serving.jobs import Jobs
 from omniavatar.serving.pipelines import Pipelines
 
-if __name__ == "__main__":
-    options = parse_app_options(sys.argv[1:])
-
-pipelines = Pipelines()
-if pipelines.is_shared_gpu:
-    pipelines.preload(ui.DEFAULT_MODEL)  # what is on the GPU by the launch is so in every job
-jobs = Jobs(pipelines)
-demo = ui.build(jobs)
-
-if __name__ == "__main__":
-    try:
+try:
+    if __name__ == "__main__":
+        options = parse_app_options(sys.argv[1:])
+        check_address(options)
+    pipelines = Pipelines()
+    if pipelines.is_shared_gpu:
+        pipelines.preload(ui.DEFAULT_MODEL)  # what is on the GPU by the launch is so in every job
+    jobs = Jobs(pipelines)
+    demo = ui.build(jobs)
+    if __name__ == "__main__":
         pipelines.preload(ui.DEFAULT_MODEL)
-    except OmniAvatarError as error:
-        sys.stderr.write(f"app.py: error: {error}\n")
-        sys.exit(2)
-    ui.launch(demo, jobs, options)
+        ui.launch(demo, jobs, options)
+except OmniAvatarError as error:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write(f"app.py: error: {error}\n")
+    sys.exit(2)

@@ -47,7 +47,10 @@ def test_this_machine_passes_and_the_report_says_so(tmp_path, monkeypatch, capsy
 
 @pytest.fixture
 def one_video_for_all(tmp_path, monkeypatch):
-    """An endpoint that takes everything and always gives the same video, of another length."""
+    """Endpoints that take everything and always give the same video, of another length.
+
+    The settings that the one elsewhere was sent are the fixture's value.
+    """
     from omniavatar import AvatarPipeline, GenerationRequest
 
     request = GenerationRequest(
@@ -61,24 +64,40 @@ def one_video_for_all(tmp_path, monkeypatch):
     )
     video = AvatarPipeline.from_pretrained("nano").generate(request, tmp_path / "same.mp4").path
 
+    asked = []
+
     def local(*_arguments):
-        return lambda _request, output: {"path": shutil.copy(video, output)}
+        return lambda _request, _unchecked, output: {"path": shutil.copy(video, output)}
+
+    def elsewhere(order, _address, _end):
+        asked.append(order.values)
+        shutil.copy(video, order.output)
+        yield order.told("Making it")
+        return {}
 
     monkeypatch.setattr(acceptance, "_local", local)
+    monkeypatch.setattr(remote, "_sender", lambda endpoint: (elsewhere, endpoint))
+    return asked
 
 
-@pytest.mark.usefixtures("one_video_for_all")
-def test_endpoint_that_does_nothing_right_is_not_accepted(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("endpoint", ["local", "runpod:elsewhere"])
+def test_endpoint_that_does_nothing_right_is_not_accepted(
+    endpoint, one_video_for_all, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     guide = tmp_path / "guide.md"
     guide.write_text("<!-- acceptance -->\nof last year\n<!-- end -->\n")
-    assert cli.main(["acceptance", "--seconds", "1", "--guide", "guide.md"]) == 2
+    words = ["--endpoint", endpoint, "--seconds", "1", "--guide", "guide.md"]
+    assert cli.main(["acceptance", *words]) == 2
     assert "of last year" in guide.read_text()
     assert "not accepted: cold: 1 s, warm: 1 s, guidance 3" in capsys.readouterr().err
     found = json.loads((tmp_path / "acceptance.json").read_text())
     failed = {check["name"] for check in found["checks"] if check["passed"] is False}
-    # The last two settings are refused before anything is sent.
-    assert failed == {*ROWS[:2], *ROWS[3:8], "2 requests at once"}
+    assert failed == {*ROWS[:2], *ROWS[3:10], "2 requests at once"}
+    if endpoint != "local":
+        wrong = [(each.get("steps"), each.get("overlap_frames")) for each in one_video_for_all]
+        assert (1000, None) in wrong
+        assert (None, 12) in wrong
 
 
 def test_endpoint_that_is_down_has_refused_nothing(tmp_path, monkeypatch, capsys):
@@ -89,9 +108,7 @@ def test_endpoint_that_is_down_has_refused_nothing(tmp_path, monkeypatch, capsys
     assert cli.main(["acceptance", "--seconds", "1", "--endpoint", "runpod:down"]) == 2
     capsys.readouterr()
     found = json.loads((tmp_path / "acceptance.json").read_text())
-    passed = {check["name"] for check in found["checks"] if check["passed"]}
-    # These two are told by the client itself.
-    assert passed == {"refused: steps out of range", "refused: overlap that splits a latent"}
+    assert not any(check["passed"] for check in found["checks"])
 
 
 @pytest.mark.parametrize("text", ["# Guide", "<!-- acceptance --> and no end", None])

@@ -2,14 +2,23 @@
 
 import argparse
 import os
-import subprocess
-import sys
-from pathlib import Path
+import signal
+import socket
+from types import SimpleNamespace
 
+import gradio
 import pytest
+from app_process import ROOT
+from warm_process import WarmProcess
 
 from omniavatar import InputError
-from omniavatar.serving.app_options import AppOptions, add_app_options, read_app_options
+from omniavatar.serving import cli, ui
+from omniavatar.serving.app_options import (
+    AppOptions,
+    add_app_options,
+    check_address,
+    read_app_options,
+)
 
 VARIABLES = {
     "OMNIAVATAR_HOST": "0.0.0.0",
@@ -85,16 +94,66 @@ def test_server_for_agents_needs_its_packages_and_says_which(monkeypatch):
     assert not parse().mcp
 
 
-def test_an_app_that_can_not_load_its_model_says_why_in_a_sentence():
-    ended = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "OMNIAVATAR_MEMORY": "7GB"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+@pytest.fixture
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_place_that_is_free_is_left_as_it_was():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for options in (AppOptions(), AppOptions(host="localhost", port=port), AppOptions(port=port)):
+        check_address(options)
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", "192.0.2.1"])
+def test_a_host_that_is_not_here_is_told_before_anything_is_loaded(host, capsys):
+    assert cli.main(["app", "--host", host, "--port", "8080"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"omniavatar: The page can not be served on {host}, port 8080: ")
+    assert told.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(taken_port, capsys):
+    assert cli.main(["app", "--port", str(taken_port)]) == 2
+    told = capsys.readouterr().err
+    assert f"on 127.0.0.1, port {taken_port}: Address already in use. Use" in told
+    assert told.count("\n") == 1
+
+
+def test_a_port_that_is_taken_meanwhile_is_told_as_well_and_the_jobs_are_closed(
+    taken_port, tmp_path, monkeypatch
+):
+    closed = []
+    jobs = SimpleNamespace(served=tmp_path, close=lambda: closed.append(True))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with gradio.Blocks(analytics_enabled=False) as page:
+        """An empty one."""
+    with pytest.raises(InputError, match=f"on 127.0.0.1, port {taken_port}: no port is free"):
+        ui.launch(page, jobs, AppOptions(port=taken_port))
+    assert closed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("OMNIAVATAR_MEMORY", "7GB", "memory is '7GB'. Use one of:"),
+        ("OMNIAVATAR_KEEP_HOURS", "abc", "OMNIAVATAR_KEEP_HOURS is 'abc'. Use a number above 0."),
+        ("OMNIAVATAR_HOST", "nowhere.invalid", "served on nowhere.invalid: "),
+    ],
+)
+def test_an_app_that_can_not_start_says_why_in_a_sentence(name, value, told, tmp_path):
+    log = tmp_path / "log"
+    variables = {"OMNIAVATAR_DATA": str(tmp_path / "data"), "OMP_NUM_THREADS": "1", name: value}
+    app = WarmProcess(
+        [str(ROOT / "app.py")],
+        cwd=tmp_path,
+        environment={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        output=log,
     )
-    assert ended.returncode == 2
-    assert "memory is '7GB'. Use one of:" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert app.wait(timeout=300) == 2
+    *_, last = log.read_text().splitlines()
+    assert last.startswith("app.py: error: ")
+    assert told in last
+    assert "Traceback" not in log.read_text()

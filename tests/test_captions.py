@@ -123,6 +123,15 @@ def test_any_text_is_placed_whole(text):
     assert captions[-1].stop_seconds <= 4.001
 
 
+@pytest.mark.timeout(60)  # trying how many words fit by joining all of them took hours
+def test_text_without_punctuation_is_cut_at_any_length():
+    text = "and so on " * 4000
+    captions = align_captions(text, hum((0, 7), (8, 20), seconds=20))
+    shown = [caption.text.replace("\n", " ") for caption in captions]
+    assert " ".join(shown) == text.strip()
+    assert {len(each) for each in shown[:-2]} <= {82, 83, 84}, "as full as they can be"
+
+
 @pytest.mark.parametrize("text", ["", "  \n ", "...", "\x00\x07"])
 def test_no_text_is_refused(text):
     with pytest.raises(InputError, match="no text"):

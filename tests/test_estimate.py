@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -85,3 +86,17 @@ def test_a_damaged_memory_begins_anew(tmp_path, content):
     rates = Rates(tmp_path / "rates.json")
     assert not rates.is_measured(NANO, device="cpu")
     assert rates.seconds(work(NANO, 2.0), NANO, device="cpu") > 0
+
+
+@pytest.mark.parametrize("key", ["nano", "nano|cpu|many|0", "nano|cpu|0|0", "a|nano|cpu|1088|0"])
+def test_a_key_of_another_form_is_forgotten_and_the_others_are_kept(tmp_path, key):
+    path = tmp_path / "rates.json"
+    Rates(path).learn(work(NANO, 2.0), NANO, {"denoise": 4.0, "total": 9.0}, device="cpu")
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({key: next(iter(known.values())), **known}))
+    rates = Rates(path)
+    assert rates.is_measured(NANO, device="cpu")
+    assert not rates.is_measured(SMALL, device="cpu")
+    assert rates.seconds(work(NANO, 6.0), NANO, device="cpu") > 9
+    path.write_text(json.dumps({key: next(iter(known.values()))}))
+    assert not Rates(path).is_measured(NANO, device="cpu")

@@ -6,11 +6,18 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import gradio
 import pytest
 from app_process import running_app, write_portrait, write_voice
 from job_api import job_api, running_worker
 
-from omniavatar import GenerationRequest, InputError, OutputError, read_settings
+from omniavatar import (
+    GenerationRequest,
+    InputError,
+    OmniAvatarError,
+    OutputError,
+    read_settings,
+)
 from omniavatar.serving import cli, remote
 from omniavatar.serving.remote import EndpointError, RemoteFinished, RemoteProgress, stream
 
@@ -298,6 +305,20 @@ def test_prediction_that_refuses_its_input_says_so(before, service, request_, tm
     assert error.value.field == "image"
 
 
+def test_setting_that_the_platform_itself_refuses_says_so(service, request_, tmp_path):
+    """As Replicate does for a range of the predictor's signature."""
+    detail = "- input.steps: Must be less than or equal to 100\n"
+    title = {"title": "Input validation failed", "status": 422}
+    service.answers = {
+        ("GET", "/models/me/avatar"): [(200, {"latest_version": {"id": "v1"}})],
+        ("POST", "/predictions"): [(422, {"detail": detail, **title})],
+    }
+    with pytest.raises(InputError, match=r"^steps: Must be less than or equal to 100$") as error:
+        finish(request_, tmp_path / "out.mp4", "replicate:me/avatar", "runpod:other")
+    assert error.value.field == "steps"
+    assert not service.posts("/other/run")
+
+
 @pytest.mark.parametrize("endpoint", ["runpod:", "replicate:me", "ftp://a", "gradio", "runpod:a/b"])
 def test_other_endpoints_are_refused(endpoint, request_, tmp_path):
     with pytest.raises(InputError, match="runpod:ID"):
@@ -312,10 +333,25 @@ def test_absent_file_is_told_before_sending(service, request_, tmp_path):
     assert not service.asked
 
 
-def test_place_that_can_not_be_written_to_is_told_before_sending(service, request_, tmp_path):
+@pytest.mark.parametrize("place", ["absent/out.mp4", "."])
+def test_place_that_can_not_be_written_to_is_told_before_sending(
+    place, service, request_, tmp_path
+):
     with pytest.raises(OutputError):
-        finish(request_, tmp_path / "absent" / "out.mp4", "runpod:ab12")
+        finish(request_, tmp_path / place, "runpod:ab12")
     assert not service.asked
+
+
+def test_settings_that_nobody_has_checked_are_sent_as_they_are(service, request_, tmp_path):
+    service.answers = {
+        ("POST", "/ab12/run"): [(200, {"id": "j1"})],
+        ("GET", "/ab12/status/j1"): [GOOD],
+    }
+    output, wrong = tmp_path / "out.mp4", {"steps": 1000, "overlap_frames": 12}
+    list(stream(request_, output, endpoints=["runpod:ab12"], unchecked=wrong))
+    sent = service.posts("/ab12/run")[0]["input"]
+    assert wrong.items() <= sent.items()
+    assert sent["seed"] == 7
 
 
 # ---- the real things
@@ -374,6 +410,9 @@ def test_gradio_app_makes_the_video(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="not a picture") as error:
             finish(broken, tmp_path / "broken.mp4", app.url, "http://127.0.0.1:1")
         assert error.value.field == "image"
+        wrong = {"steps": 1000}
+        with pytest.raises(InputError, match="1 to 100"):
+            list(stream(request, tmp_path / "w.mp4", endpoints=[app.url], unchecked=wrong))
         long = GenerationRequest(
             image=request.image, audio=write_voice(tmp_path / "long.wav", 30.0), guidance=1.0
         )
@@ -387,8 +426,6 @@ def test_gradio_app_makes_the_video(tmp_path, monkeypatch):
 
 
 def test_app_of_others_is_told_and_the_next_endpoint_stands_in(service, request_, tmp_path):
-    import gradio
-
     service.answers = {
         ("POST", "/good/run"): [(200, {"id": "j1"})],
         ("GET", "/good/status/j1"): [GOOD],
@@ -401,3 +438,51 @@ def test_app_of_others_is_told_and_the_next_endpoint_stands_in(service, request_
         other.close()
     assert last.endpoint == "runpod:good"
     assert any("/generate" in event.phase for event in told)
+
+
+@pytest.fixture(scope="module")
+def app_with_password(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("app")
+    made = folder / "made.mp4"
+    made.write_bytes(VIDEO)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        with gradio.Blocks(analytics_enabled=False) as app:
+            files, told = [gradio.File(), gradio.File()], [gradio.File(), gradio.JSON()]
+            gradio.Button().click(
+                lambda image, audio: (str(made), [image, audio]), files, told, api_name="generate"
+            )
+        _, address, _ = app.launch(auth=("ann", "a:b"), prevent_thread_lock=True, quiet=True)
+        yield address
+        app.close()
+
+
+@pytest.fixture
+def plain_request(request_):
+    return GenerationRequest(image=request_.image, audio=request_.audio)
+
+
+def test_app_with_a_password_is_given_it(app_with_password, plain_request, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNIAVATAR_REMOTE_AUTH", "ann:a:b")
+    finish(plain_request, tmp_path / "out.mp4", app_with_password)
+    assert (tmp_path / "out.mp4").read_bytes() == VIDEO
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, r"asks for a password\. Put user:password in OMNIAVATAR_REMOTE_AUTH"),
+        ("ann:secret", "refuses the name and password in OMNIAVATAR_REMOTE_AUTH"),
+        ("secret", "OMNIAVATAR_REMOTE_AUTH is not a name and a password"),
+    ],
+)
+def test_password_that_is_missing_or_wrong_is_told_at_once(
+    given, told, app_with_password, plain_request, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(remote, "WAITS_SECONDS", ("nothing waits",))
+    monkeypatch.delenv("OMNIAVATAR_REMOTE_AUTH", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMNIAVATAR_REMOTE_AUTH", given)
+    with pytest.raises(OmniAvatarError, match=told) as error:
+        finish(plain_request, tmp_path / "out.mp4", app_with_password)
+    assert "secret" not in str(error.value)

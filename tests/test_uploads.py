@@ -10,6 +10,7 @@ import gradio as gr
 import pytest
 
 from omniavatar import InputError
+from omniavatar.serving import uploads
 from omniavatar.serving.sources import Limits
 from omniavatar.serving.uploads import Gate, uploaded_file
 
@@ -91,6 +92,7 @@ def test_address_is_fetched_into_the_uploads(page, server, folder):
     assert place.is_relative_to(folder)
     assert place.name == "face_one.png"
     assert uploaded_file(got["data"][0], field="image") == place
+    assert str(place) in page.upload_file_set, "swept like an upload"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,27 @@ def test_address_that_gives_no_file_is_told_and_leaves_nothing(
     assert (got, status) == ([], 422)
     assert told in message(answer)
     assert not list(folder.rglob("*"))
+
+
+def test_nothing_is_fetched_for_a_call_that_names_a_foreign_file(page, server, monkeypatch):
+    asked = []
+    monkeypatch.setattr(uploads, "download", lambda url, *_, **__: asked.append(url))
+    files = [{"path": f"{server}/a.png"}, {"path": "/etc/passwd"}]
+    got, status, answer = call(page, files)
+    assert (got, status, asked) == ([], 422, [])
+    assert "not a file that was uploaded here" in message(answer)
+
+
+@pytest.mark.parametrize("answer", [422, 500, 503])
+def test_what_was_fetched_for_a_call_that_is_refused_is_deleted(page, server, folder, answer):
+    known = set(page.upload_file_set)
+    ((got,), status, _) = call(page, {"path": f"{server}/a.png"}, answer=answer)
+    assert status == (422 if answer == 500 else answer)
+    assert got["data"][0]["path"].endswith("a.png")
+    got, status, _ = call(page, [{"path": f"{server}/a.png"}, {"path": f"{server}/large"}])
+    assert (got, status) == ([], 422), "of two addresses the second gives too much"
+    assert not list(folder.rglob("*"))
+    assert page.upload_file_set == known
 
 
 def test_only_uploads_are_passed_on_and_links_are_followed_first(page, folder, tmp_path):

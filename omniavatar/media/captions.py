@@ -201,11 +201,12 @@ def _filled(parts: Sequence[str], aim: float, most: int) -> list[str]:
 def _grouped(words: Sequence[Word], room: int) -> Iterator[list[Word]]:
     """The words of each caption."""
     for sentence in _sentences(words):
-        rest = list(sentence)
-        while rest:
-            count = _fitting(rest, room)
-            yield rest[:count]
-            rest = rest[count:]
+        begin = 0
+        while begin < len(sentence):
+            ahead = sentence[begin : begin + 2 * room]  # as many as two captions can hold
+            count = _fitting(ahead, room)
+            yield ahead[:count]
+            begin += count
 
 
 def _sentences(words: Sequence[Word]) -> Iterator[list[Word]]:
@@ -222,11 +223,12 @@ def _sentences(words: Sequence[Word]) -> Iterator[list[Word]]:
 def _fitting(words: Sequence[Word], room: int) -> int:
     """How many of the words make the next caption: all that fit, or up to a comma among them."""
 
-    def fits(count: int) -> bool:
-        shown = words[count - 1].stop_seconds - words[0].start_seconds
-        return len(join_words(words[:count])) <= room and shown <= MOST_SECONDS
-
-    most = next((count for count in range(len(words), 1, -1) if fits(count)), 1)
+    most, characters = 1, len(words[0].text)
+    for word in words[1:]:
+        characters += word.space + len(word.text)
+        if characters > room or word.stop_seconds - words[0].start_seconds > MOST_SECONDS:
+            break
+        most += 1
     if most == len(words):
         return most
     # What is left is shared between two captions of like length, if there will be but two.

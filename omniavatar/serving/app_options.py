@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -77,13 +78,46 @@ def add_app_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_app_options(arguments: Sequence[str]) -> AppOptions:
-    """The options of `python app.py`; what can not be used ends the process with status 2."""
+    """The options of `python app.py`.
+
+    Raises:
+        InputError: as `read_app_options` does.
+    """
     parser = argparse.ArgumentParser(description="The page in the browser.", allow_abbrev=False)
     add_app_options(parser)
+    return read_app_options(parser.parse_args(arguments))
+
+
+def check_address(options: AppOptions) -> None:
+    """Take the page's place for a moment, which tells before anything is loaded whether it is free.
+
+    Raises:
+        InputError: the host is not one of this machine, or the port is taken.
+    """
     try:
-        return read_app_options(parser.parse_args(arguments))
-    except InputError as error:
-        parser.error(str(error))
+        found = socket.getaddrinfo(
+            _host(options).strip("[]"), options.port or 0, type=socket.SOCK_STREAM
+        )
+        family, kind, protocol, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        with socket.socket(family, kind, protocol) as place:
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            place.bind(address)
+    except OSError as error:
+        raise not_served(options, str(error.strerror)) from error
+    except ValueError as error:
+        raise not_served(options, "it can not be the name of a host") from error
+
+
+def not_served(options: AppOptions, reason: str) -> InputError:
+    """Says where nothing can be served, and why."""
+    where = _host(options) if options.port is None else f"{_host(options)}, port {options.port}"
+    return InputError(
+        f"The page can not be served on {where}: {reason}. Use another --host or --port."
+    )
+
+
+def _host(options: AppOptions) -> str:
+    return options.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
 
 
 def read_app_options(options: argparse.Namespace) -> AppOptions:

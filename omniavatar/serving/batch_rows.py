@@ -6,9 +6,11 @@ mean uploaded files and nothing else.
 
 import csv
 import io
+import lzma
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -18,11 +20,15 @@ from omniavatar import CATALOG, GenerationRequest, InputError, choices_of
 
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 TABLE_BYTES = 1_000_000
-UNPACKED_BYTES = 1_000_000_000
+UNPACKED_BYTES = 1_000_000_000  # of all zip files of a batch together, as is the next
 UNPACKED_FILES = 1000
 
 FILES = ("image", "audio")
 COLUMNS = (*FILES, "model", *(e.name for e in fields(GenerationRequest) if e.name not in FILES))
+# What zipfile and what is behind it say of a file that is damaged.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError
+)  # fmt: skip
 _SWITCH = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
@@ -55,12 +61,13 @@ def gather(uploads: Sequence[Path], folder: Path) -> dict[str, Path]:
         Places by name; a file of a zip is named by its path within it.
 
     Raises:
-        InputError: a zip file is damaged or too large, or two files have one name.
+        InputError: a zip file is damaged, they hold too much, or two files have one name.
     """
     found: dict[str, Path] = {}
+    room = _Room()
     for number, upload in enumerate(uploads):
         zipped = upload.suffix.lower() == ".zip"
-        new = _unpack(upload, folder / str(number)) if zipped else {upload.name: upload}
+        new = _unpack(upload, folder / str(number), room) if zipped else {upload.name: upload}
         twice = found.keys() & new.keys()
         if twice:
             raise _fault(f"There are two files called {min(twice)}. Rename one of them.")
@@ -221,27 +228,40 @@ def _pair(files: Mapping[str, Path]) -> list[dict[str, str]]:
     ]
 
 
-def _unpack(archive: Path, folder: Path) -> dict[str, Path]:
+class _Room:
+    """What may still be unpacked of a batch."""
+
+    def __init__(self) -> None:
+        self._bytes, self._files = UNPACKED_BYTES, UNPACKED_FILES
+
+    def take(self, entries: Sequence[zipfile.ZipInfo]) -> None:
+        """Set room aside for the files of a zip.
+
+        Raises:
+            InputError: there is too little.
+        """
+        self._bytes -= sum(entry.file_size for entry in entries)
+        self._files -= len(entries)
+        if self._files < 0 or self._bytes < 0:
+            most = f"{UNPACKED_FILES} files" if self._files < 0 else f"{UNPACKED_BYTES / 1e9:g} GB"
+            raise _fault(f"What was uploaded unpacks to more than {most}. Split it.")
+
+
+def _unpack(archive: Path, folder: Path, room: _Room) -> dict[str, Path]:
     """Write the files of a zip under numbers, and give their places by their paths within it."""
     found: dict[str, Path] = {}
-    left = UNPACKED_BYTES
     try:
         with zipfile.ZipFile(archive) as content:
             entries = [each for each in content.infolist() if _is_wanted(each)]
-            if len(entries) > UNPACKED_FILES:
-                raise _fault(f"{archive.name} holds more than {UNPACKED_FILES} files. Split it.")
+            room.take(entries)
             for number, entry in enumerate(entries):
-                left -= entry.file_size
-                if left < 0:
-                    size = UNPACKED_BYTES // 10**9
-                    raise _fault(f"{archive.name} unpacks to more than {size} GB. Split it.")
                 # In a folder of its own, under its own name and nothing else of its path.
                 place = folder / str(number) / _safe(PurePosixPath(entry.filename).name)
                 place.parent.mkdir(parents=True)
                 with content.open(entry) as source, place.open("wb") as target:
                     shutil.copyfileobj(source, target)  # ends at the size that the entry says
                 found[entry.filename] = place
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except _DAMAGE as error:
         raise _fault(f"{archive.name} can not be unpacked ({error}). Zip it again.") from error
     return found
 

@@ -29,6 +29,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.srt is not None:
+        if options.burn is None and options.output is None:
+            raise InputError(
+                "--srt alone changes nothing. Add --burn OUT.mp4 or --output FILE.srt."
+            )
         captions = omniavatar.from_srt(_read(options.srt))
     else:
         text = options.text if options.text_file is None else _read(options.text_file)

@@ -39,7 +39,7 @@ from omniavatar import (
     setting_of,
 )
 from omniavatar.serving import captioning, checkup, conversions, downloads, loras, wording
-from omniavatar.serving.app_options import add_app_options, read_app_options
+from omniavatar.serving.app_options import add_app_options, check_address, read_app_options
 
 HEADINGS = {
     "input": "what goes in and what comes out",
@@ -435,15 +435,23 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from omniavatar import write_tables
-
     if options.table is not None:
-        print(write_tables(options.table))
+        if not options.table.is_dir():
+            raise InputError(f"{options.table} is not a folder. Give one with the files of --json.")
+        print(omniavatar.write_tables(options.table))
         return
+    if options.json is not None:  # not after minutes of work
+        if not options.json.absolute().parent.is_dir():
+            raise OutputError(f"The folder {options.json.parent} does not exist. Make it first.")
+        if options.json.is_dir():
+            raise OutputError(f"{options.json} is a folder. Give the name of a file.")
     figures = _measured(options)
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     _print_figures(figures)
+    if options.json is not None:
+        try:
+            options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{options.json} cannot be written: {error.strerror}.") from error
 
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -502,6 +510,7 @@ def _print_figures(figures: Mapping[str, Any], *, indent: str = "") -> None:
 
 def _app(options: argparse.Namespace) -> None:
     settings = read_app_options(options)
+    check_address(settings)
     import spaces  # noqa: F401 (before anything that looks for a GPU)
 
     from omniavatar.serving import ui
@@ -525,7 +534,9 @@ def _add_remote_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         help="runpod:ID, replicate:OWNER/NAME or the http(s):// address of an app; "
-        "given several times, the next one stands in for one that fails",
+        "given several times, the next one stands in for one that fails "
+        "($RUNPOD_API_KEY, $REPLICATE_API_TOKEN, and $OMNIAVATAR_REMOTE_AUTH for an app "
+        "with a password: user:password)",
     )
     files.add_argument(
         "--model", choices=tuple(CATALOG), help="checkpoint (default: the endpoint's)"

@@ -37,7 +37,7 @@ SPEEDS: tuple[tuple[str, float, float], ...] = (
     ("cpu", 0.07e12, 0.5e6),
     ("", 50e12, 4e6),
 )
-_KEY = re.compile(r"[^|]+\|[^|]+\|\d+\|[01]")  # model, device, tokens, whether cached
+_KEY = re.compile(r"[^|]+\|[^|]+\|[1-9][0-9]{0,8}\|[01]")  # model, device, tokens, if cached
 LEAST_FORWARD, LEAST_DECODE = 0.015, 0.2  # seconds to begin all that a small model does on a card
 SECONDS_AROUND = 2.0  # reading, encoding prompt and picture, writing; before it was measured
 
@@ -111,7 +111,9 @@ class Rates:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             self._known = {
-                key: Rate(**{k: float(v) for k, v in rate.items()}) for key, rate in content.items()
+                key: Rate(**{k: float(v) for k, v in rate.items()})
+                for key, rate in content.items()
+                if _KEY.fullmatch(key)
             }
         except FileNotFoundError:
             pass

@@ -28,9 +28,13 @@ from typing import Any, Protocol
 
 from omniavatar import GenerationRequest, InputError, OmniAvatarError, OutputError
 from omniavatar.serving import sources
+from omniavatar.serving.app_options import read_account
 
 RUNPOD_URL = "https://api.runpod.ai/v2"
 REPLICATE_URL = "https://api.replicate.com/v1"
+ACCOUNT_VARIABLE = "OMNIAVATAR_REMOTE_AUTH"
+"""user:password, for apps that ask for one."""
+
 FILES = ("image", "audio")
 REFUSED_INPUT = ("invalid_input", "too_large", "download_failed")
 
@@ -85,6 +89,7 @@ class _Order:
 
     endpoint: str
     request: GenerationRequest
+    unchecked: Mapping[str, Any]
     model: str | None
     request_id: str
     output: Path
@@ -97,7 +102,8 @@ class _Order:
             for entry in fields(self.request)
             if entry.name not in FILES and getattr(self.request, entry.name) != entry.default
         }
-        return values | ({} if self.model is None else {"model": self.model})
+        model = {} if self.model is None else {"model": self.model}
+        return {**values, **self.unchecked, **model}
 
     def told(self, phase: str, **more: Any) -> RemoteProgress:
         return RemoteProgress(endpoint=self.endpoint, phase=phase, **more)
@@ -118,6 +124,7 @@ def stream(
     endpoints: Sequence[str],
     model: str | None = None,
     seconds: float = 3600.0,
+    unchecked: Mapping[str, Any] | None = None,
 ) -> Generator[RemoteProgress | RemoteFinished, None, None]:
     """Have a video made, and tell each thing as it happens.
 
@@ -129,6 +136,7 @@ def stream(
         endpoints: the first that can do the work does it.
         model: checkpoint; None leaves it to the endpoint.
         seconds: longest wait for one endpoint.
+        unchecked: settings that win over the request's, and that the endpoint alone looks at.
 
     Raises:
         InputError: the request is refused.
@@ -140,6 +148,8 @@ def stream(
         raise InputError("No endpoint is given. Use runpod:ID, replicate:OWNER/NAME or http(s)://.")
     if not output.absolute().parent.is_dir():
         raise OutputError(f"The folder {output.parent} does not exist. Make it, or use another.")
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder. Give the name of a file.")
     for name in FILES:
         if not getattr(request, name).is_file():
             raise InputError(f"{getattr(request, name)} is not a file. Check the path.", field=name)
@@ -147,7 +157,12 @@ def stream(
     request_id = uuid.uuid4().hex
     for endpoint, (send, address) in zip(endpoints, senders, strict=True):
         order = _Order(
-            endpoint=endpoint, request=request, model=model, request_id=request_id, output=output
+            endpoint=endpoint,
+            request=request,
+            unchecked=unchecked or {},
+            model=model,
+            request_id=request_id,
+            output=output,
         )
         try:
             answer = yield from send(order, address, time.monotonic() + seconds)
@@ -259,7 +274,15 @@ def _by_replicate(
     if version is None:
         raise EndpointError(f"{address} has no version on Replicate. Push one with `cog push`.")
     files = {name: _replicate_file(api, getattr(order.request, name)) for name in FILES}
-    job = api.call("POST", "/predictions", {"version": version, "input": order.values | files})
+    content = {"version": version, "input": order.values | files}
+    try:
+        job = api.call("POST", "/predictions", content)
+    except EndpointError as error:
+        # The platform itself holds settings to the ranges of the predictor's signature.
+        refused = re.search(r"status 422: .*?\binput\.(\w+): ([^\\\"]+)", str(error), re.DOTALL)
+        if refused and _refused_by_all("invalid_input", refused[1]):
+            raise InputError(f"{refused[1]}: {refused[2]}", field=refused[1]) from error
+        raise
     identifier = str(job.get("id"))
     try:
         for status in api.poll(f"/predictions/{identifier}"):
@@ -315,10 +338,10 @@ def _replicate_file(api: "_Api", path: Path) -> str:
 def _by_gradio(
     order: _Order, address: str, end: float
 ) -> Generator[RemoteProgress, None, dict[str, Any]]:
-    from gradio_client import Client, handle_file
+    from gradio_client import handle_file
 
     yield order.told("Connecting")
-    client = _retried(lambda: Client(address, verbose=False), f"{address} can not be reached")
+    client = _retried(lambda: _client(address), f"{address} can not be reached")
     files = {name: handle_file(getattr(order.request, name)) for name in FILES}
     with _gradio_faults():
         job = client.submit(**order.values, **files, api_name="/generate")
@@ -343,6 +366,27 @@ def _by_gradio(
     return {"settings": settings}
 
 
+def _client(address: str) -> Any:
+    """Gradio's client, logged in where the app asks for a password."""
+    from gradio_client import Client
+    from gradio_client.exceptions import AuthenticationError
+
+    try:
+        return Client(address, verbose=False)
+    except AuthenticationError as error:
+        given = os.environ.get(ACCOUNT_VARIABLE)
+        if not given:
+            raise EndpointError(
+                f"The app asks for a password. Put user:password in {ACCOUNT_VARIABLE}."
+            ) from error
+    try:
+        return Client(address, verbose=False, auth=read_account(given, ACCOUNT_VARIABLE))
+    except ValueError as error:  # of several kinds, by how the app refuses
+        raise EndpointError(
+            f"The app refuses the name and password in {ACCOUNT_VARIABLE}."
+        ) from error
+
+
 @contextmanager
 def _gradio_faults() -> Iterator[None]:
     """The client's errors, which are those of all its libraries, as one of ours."""
@@ -365,6 +409,8 @@ def _retried(connect: Any, told: str) -> Any:
     for wait in (*WAITS_SECONDS, None):
         try:
             return connect()
+        except OmniAvatarError:
+            raise  # nothing that passes
         except Exception as error:  # the client raises what its libraries raise
             if wait is None:
                 raise EndpointError(f"{told} ({error}).") from error

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import secrets
+import shutil
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +118,27 @@ class Gate:
         if match is None or scope["method"] != "POST" or not await self._is_welcome(scope):
             await self._app(scope, receive, send)  # which refuses those who are not welcome
             return
+        answer, fetched = _Worded(send), list[Path]()
+        try:
+            await self._pass_on(match, scope, receive, answer, fetched)
+        finally:
+            if not answer.is_good:
+                self._remove(fetched)
+
+    async def _pass_on(
+        self,
+        match: re.Match[str],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        fetched: list[Path],
+    ) -> None:
+        """Look at a call, and have it answered by what is behind.
+
+        Args:
+            match: of `_CALL`.
+            fetched: is given each file that comes from an address.
+        """
         name = match["name"] or match["run"] or match["api"]
         try:
             body = await _read(receive)
@@ -126,7 +148,7 @@ class Gate:
             names = self._check(
                 call, None if name is None else unquote(name), keyed=bool(match["v2"])
             )
-            changed = await self._fetch(call, names)
+            changed = await self._fetch(call, names, fetched)
         except InputError as error:
             await _answer(send, 422, _verdict(error))
             return
@@ -137,7 +159,7 @@ class Gate:
         if changed:
             body = json.dumps(call).encode()
             scope = {**scope, "headers": _with_length(scope["headers"], len(body))}
-        await self._app(scope, _replay(body, receive), _Worded(send))
+        await self._app(scope, _replay(body, receive), send)
 
     async def _is_welcome(self, scope: Scope) -> bool:
         """Whether Gradio lets the caller in, before anything is fetched or found for them."""
@@ -208,16 +230,20 @@ class Gate:
         named: dict[str, Any] = self._page.get_api_info()["named_endpoints"]
         return named
 
-    async def _fetch(self, call: dict[str, Any], names: Sequence[str]) -> bool:
+    async def _fetch(self, call: dict[str, Any], names: Sequence[str], fetched: list[Path]) -> bool:
         """Put what addresses give in their place, and refuse all other files but uploads.
+
+        Nothing is fetched before all files have been looked at.
 
         Args:
             names: of the values in the call's data.
+            fetched: is given each file that comes from an address.
 
         Returns:
             Whether the call was changed.
         """
         changed = False
+        addresses: list[tuple[str, dict[str, Any], str]] = []
         for count, (field, file) in enumerate(_files(call, "", names)):
             if count == MOST_FILES:
                 raise InputError(f"The call names more than {MOST_FILES} files.")
@@ -227,12 +253,7 @@ class Gate:
                 raise InputError(f"{field} is not a file as Gradio describes it.", field=field)
             path = _own_address(file["path"])
             if re.match(r"https?:", path, re.IGNORECASE):
-                async with self._downloads:
-                    place = await asyncio.to_thread(self._download, path, field)
-                name = place.name
-                file.clear()
-                file.update(path=str(place), orig_name=name, meta={"_type": "gradio.FileData"})
-                changed = True
+                addresses.append((field, file, path))
                 continue
             own = _within(path, self._folders)
             if own is None:
@@ -242,20 +263,32 @@ class Gate:
                 file.clear()
                 file.update(wanted)
                 changed = True
-        return changed
+        for field, file, address in addresses:
+            async with self._downloads:
+                place = await asyncio.to_thread(self._download, address, field)
+            fetched.append(place)
+            file.clear()
+            file.update(path=str(place), orig_name=place.name, meta={"_type": "gradio.FileData"})
+        return changed or bool(addresses)
 
     def _download(self, url: str, field: str) -> Path:
         name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path.rpartition("/")[2]))[-80:]
         folder = Path(get_upload_folder()) / secrets.token_hex(20)
         folder.mkdir(parents=True)
         place = folder / (name.lstrip(".") or "file")
+        self._page.upload_file_set.add(str(place))  # by which Gradio deletes what is old
         try:
             download(url, place, field=field, limits=self._limits)
         except BaseException:
-            place.unlink(missing_ok=True)
-            folder.rmdir()
+            self._remove([place])
             raise
         return place
+
+    def _remove(self, fetched: Sequence[Path]) -> None:
+        """Delete files of a call that is refused."""
+        for place in fetched:
+            shutil.rmtree(place.parent, ignore_errors=True)
+            self._page.upload_file_set.discard(str(place))
 
 
 def _own_address(path: str) -> str:
@@ -351,16 +384,23 @@ async def _answer(send: Send, status: int, content: dict[str, Any]) -> None:
 
 
 class _Worded:
-    """Passes an answer on; of one that tells of a fault of Gradio's, a sentence."""
+    """Passes an answer on; of one that tells of a fault of Gradio's, a sentence.
+
+    Attributes:
+        is_good: whether an answer has begun that is no refusal.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._is_fault = False
+        self.is_good = False
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] in (400, 500):
-            self._is_fault = True
-            return
+        if message["type"] == "http.response.start":
+            self.is_good = message["status"] < 400
+            self._is_fault = message["status"] in (400, 500)
+            if self._is_fault:
+                return
         if not self._is_fault:
             await self._send(message)
             return
