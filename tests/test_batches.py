@@ -214,9 +214,14 @@ class TestZips:
 
 
 @pytest.fixture(scope="module")
-def batches(tmp_path_factory):
+def jobs(tmp_path_factory):
     settings = StoreSettings(data=tmp_path_factory.mktemp("data"), waiting=1, batch_rows=5)
-    return Batches(Jobs(Pipelines(), settings))
+    return Jobs(Pipelines(), settings)
+
+
+@pytest.fixture(scope="module")
+def batches(jobs):
+    return Batches(jobs)
 
 
 @pytest.fixture
@@ -230,7 +235,7 @@ def files(tmp_path):
     }
 
 
-def test_every_good_row_becomes_a_video_in_the_zip(batches, files):
+def test_every_good_row_becomes_a_video_in_the_zip(batches, jobs, files):
     files["t.csv"].write_text(
         "image,audio,seed,prompt\nanna.png,v.wav,11,=SUM(1)\nbad.png,v.wav,12,\n"
         "anna.png,v.wav,13,\nanna.png,none.wav,14,\n"
@@ -256,6 +261,14 @@ def test_every_good_row_becomes_a_video_in_the_zip(batches, files):
     assert (table[0]["seed"], table[0]["prompt"]) == ("11", "'=SUM(1)")
     assert table[1]["error"].startswith("Row 2")
     assert batches.view(batch) == last
+
+    jobs.remove(last.rows[0].job, visitor="me")
+    assert not last.archive.exists()
+    view = batches.view(batch)
+    first = view.rows[0]
+    assert (first.phase, first.error) == ("Deleted", "Row 1: its video was deleted.")
+    with zipfile.ZipFile(view.archive) as archive:
+        assert set(archive.namelist()) == {"anna-v-2.mp4", "results.csv"}
 
 
 def test_a_batch_that_is_closed_by_its_owner_ends_its_jobs(batches, files):

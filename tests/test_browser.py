@@ -5,6 +5,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from app_process import write_voice
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 from page_driver import MADE, visiting
 from playwright.sync_api import expect
 from relay import relay
@@ -16,16 +18,21 @@ def visit(browser, app):
         yield visit
 
 
-def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, folder):
+def job_of(picture):
+    """The job of which a picture or video is shown."""
+    return re.search(r"files/(\w{32})/", picture.evaluate("shown => shown.src"))[1]
+
+
+def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, app, folder):
     page = visit.page
     visit.upload(folder / "face.png", folder / "voice.wav")
     expect(page.locator("#framing")).to_contain_text("192 × 192")
     expect(page.locator("#voice")).to_contain_text("1.0 seconds of video, made in one part")
     expect(page.locator("#estimate")).to_contain_text("Takes")
     visit.press("Friendly")
-    expect(page.locator("#prompt textarea")).to_have_value(
-        "The person is speaking with a friendly face and a happy smile."
-    )
+    prompt = page.locator("#prompt textarea")
+    friendly = "The person is speaking with a friendly face and a happy smile."
+    expect(prompt).to_have_value(friendly)
     visit.agree()
     visit.press("Generate")
 
@@ -59,12 +66,51 @@ def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, folder):
     expect(page.locator("#image img")).to_be_visible()
     expect(page.locator("#voice svg")).to_be_visible()
 
+    assert not visit.errors
+
+    # Another one is begun, and while it is made this one is looked at and deleted.
+    page.locator("#audio").get_by_label("Clear").click()
+    page.set_input_files("#audio input[type=file]", folder / "long.wav")
+    expect(page.locator("#voice")).to_contain_text("60.0 seconds")
+    visit.press("Generate")
+    visit.expect_status("step")
+    expect(page.locator("#preview img")).to_be_visible()
+    running = job_of(page.locator("#preview img"))
+    page.reload()
+    page.locator("#history button").nth(0).click()
+    expect(page.locator("#stop")).to_be_visible()
+    expect(prompt).to_have_value(friendly)
+    page.locator("#history button").nth(1).click()
+    visit.expect_status("25 frames")
+    visit.play("#video video", 0.2)
+    expect(page.locator("#stop")).to_be_hidden()
+    expect(page.locator("#preview")).to_be_hidden()
+    expect(page.locator("#generate")).to_be_enabled()
+    prompt.fill("A man nods.")
+    client = Client(app.url, verbose=False)
+    client.predict(running, api_name="/cancel")
+    while client.predict(running, api_name="/job")[0]["state"] == "running":
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1500)  # in which a page that still follows it would tell
+    expect(prompt).to_have_value("A man nods.")
+    expect(page.locator("#status")).to_contain_text("25 frames")
+    shown = job_of(page.locator("#video video"))
+    address = page.locator("#video video").evaluate("video => video.src")
+    assert page.request.get(address).ok
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    assert download.value.suggested_filename == "video.mp4"
+
     page.once("dialog", lambda question: question.accept())
     visit.press("Delete")
-    expect(page.locator("#history img")).to_have_count(0)
     expect(page.locator("#video video")).to_be_hidden()
     expect(page.locator("#empty")).to_be_visible()
-    assert not visit.errors
+    assert client.predict(running, api_name="/job")[0]["state"] == "stopped"
+    with pytest.raises(AppError, match="no such job"):
+        client.predict(shown, api_name="/job")
+    assert not page.request.get(address).ok
+    kept = {path.name for path in (folder / "gradio").rglob("*")}
+    assert not kept & {"video.mp4", "poster.jpg"}, "copies outlive what is deleted"
     assert visit.hosts <= {"127.0.0.1", "", None}
 
 
@@ -99,6 +145,8 @@ def test_a_job_is_found_again_after_a_reload_and_a_cut_and_keeps_its_parts_when_
 def test_a_draft_becomes_the_full_version_of_the_same_seed(visit, folder, tmp_path):
     page = visit.page
     visit.upload(folder / "face.png", write_voice(tmp_path / "three.wav", 3.2))
+    prompt = page.locator("#prompt textarea")
+    prompt.fill("A man nods.")
     visit.agree()
     visit.press("Quick draft")
     visit.expect_status("75 frames")
@@ -122,6 +170,7 @@ def test_a_draft_becomes_the_full_version_of_the_same_seed(visit, folder, tmp_pa
     visit.unfold("Share, or make it by a program")
     visit.unfold("Settings of this video")
     expect(page.locator("#used")).to_contain_text(seed)
+    expect(page.locator("#used")).to_contain_text("have agreed")
     expect(page.locator("#python textarea")).to_have_value(re.compile(f"seed={seed},"))
     expect(page.locator("#curl textarea")).to_have_value(re.compile(f'"seed": {seed}'))
     assert not visit.serious_faults()
@@ -132,6 +181,12 @@ def test_a_draft_becomes_the_full_version_of_the_same_seed(visit, folder, tmp_pa
     expect(link).not_to_have_value(shared)
     expect(page.locator("#srt")).to_be_hidden()
     expect(page.locator("#captioned")).to_be_hidden()
-    with visiting(page.context.browser, shared) as other:
+    assert not [*(folder / "gradio").rglob("captioned.mp4")], "it would outlive its video"
+    with visiting(page.context.browser, link.input_value()) as other:
         other.play("#video video", 0.2)
         expect(other.page.locator("#history img")).to_have_count(0)
+        for owners in ("#full", "#delete", "#stop"):
+            expect(other.page.locator(owners)).to_be_hidden()
+        other.press("Change and run again")
+        expect(other.page.locator("#prompt textarea")).to_have_value("A man nods.")
+        expect(other.page.locator("#image img")).to_have_count(0)

@@ -11,7 +11,7 @@ from PIL import Image
 from omniavatar import DownloadProgress, GenerationRequest, InputError, read_settings
 from omniavatar.serving.jobs import UNKNOWN_FAULT, Jobs
 from omniavatar.serving.pipelines import Pipelines
-from omniavatar.serving.store import StoreSettings
+from omniavatar.serving.store import Store, StoreSettings
 
 # Chunks of 17 frames in one forward each, which two cores make in well under a second.
 QUICK = {
@@ -105,6 +105,20 @@ def test_a_fault_of_ours_is_logged_and_not_shown(tmp_path, values, caplog):
     last = wait(broken, broken.submit("nano", values, visitor="me"))[-1]
     assert (last.state, last.error) == ("failed", UNKNOWN_FAULT)
     assert "/secret/place" in caplog.text
+
+
+def test_jobs_that_wait_are_carried_out_whatever_a_sweep_finds(
+    pipelines, tmp_path, values, caplog, monkeypatch
+):
+    def fail(*_args, **_more):
+        raise TypeError("what is on disk is not what was expected")
+
+    monkeypatch.setattr("omniavatar.serving.jobs.SECONDS_BETWEEN_SWEEPS", 0.0)
+    monkeypatch.setattr(Store, "expire", fail)
+    jobs = Jobs(pipelines, StoreSettings(data=tmp_path))
+    for _ in range(2):
+        assert wait(jobs, jobs.submit("nano", values, visitor="me"))[-1].state == "finished"
+    assert "old jobs could not be deleted" in caplog.text
 
 
 def test_a_fault_says_nothing_of_where_the_server_keeps_things(jobs, values):

@@ -1,5 +1,8 @@
 """The form in a real browser, before anything is made: what it shows, refuses and switches off."""
 
+import zipfile
+
+import gradio as gr
 import numpy as np
 import pytest
 from app_process import write_voice
@@ -9,7 +12,11 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from omniavatar import load_speech
+from omniavatar.serving import ui
 from omniavatar.serving.drawings import BARS
+from omniavatar.serving.jobs import Jobs
+from omniavatar.serving.pipelines import Pipelines
+from omniavatar.serving.store import Store, StoreSettings
 
 
 @pytest.fixture
@@ -167,6 +174,39 @@ def test_a_table_with_a_bad_row_gives_a_zip_of_the_good_ones(visit, folder, tmp_
     with page.expect_download() as download:
         page.locator("#batch-zip").click(timeout=MADE)
     assert download.value.suggested_filename.endswith(".zip")
+
+    page.reload()
+    page.locator("#history button").first.click()
+    page.once("dialog", lambda question: question.accept())
+    visit.press("Delete")
+    expect(page.locator("#history img")).to_have_count(0)
+    page.get_by_role("tab", name="Many at once").click()
+    expect(page.locator("#batch-rows")).to_contain_text("Row 1: its video was deleted.")
+    with page.expect_download() as download:
+        page.locator("#batch-zip").click(timeout=MADE)
+    assert zipfile.ZipFile(download.value.path()).namelist() == ["results.csv"]
+
+
+def test_who_has_the_link_to_a_draft_can_not_finish_stop_or_delete_it(folder, tmp_path):
+    draft = {
+        "model": "nano",
+        "settings": {"seed": 3},
+        "image": folder / "face.png",
+        "audio": folder / "voice.wav",
+        "options": {"draft": {"steps": 2, "audio_seconds": None}},
+    }
+    store = Store(tmp_path)
+    agreed, _ = store.create(visitor="me", consent={"agreed": "2026-01-01T10:00:00Z"}, **draft)
+    never_asked, _ = store.create(visitor="me", consent=None, **draft)
+    jobs = Jobs(Pipelines(), StoreSettings(data=tmp_path))
+    handlers = [each.fn for each in ui.build(jobs).fns.values() if each.fn is not None]
+    on_page = {each.__name__: each for each in handlers if each.__module__.endswith("page_run")}
+    for name in ("begin_full", "stop", "delete"):
+        with pytest.raises(gr.Error, match="Only the browser that made"):
+            on_page[name]({"visitor": "somebody else"}, agreed.id)
+    on_page["begin_full"]({"visitor": "me"}, never_asked.id)
+    assert {view.id for view in jobs.history("me")} == {agreed.id, never_asked.id}
+    assert jobs.history("somebody else") == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -82,13 +82,45 @@ def test_other_names_than_ids_open_nothing(store, name):
     assert store.load_batch(name) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": 1, "more": 2}'])
-def test_a_damaged_job_is_left_out_and_the_others_are_there(store, inputs, content):
+DAMAGED = [
+    "",
+    "{",
+    "[]",
+    "{}",
+    '{"state": 1, "more": 2}',
+    '{"state": "", "server": "", "notices": 1}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_job_is_left_out_and_goes_when_it_is_old(store, inputs, content):
     good, _ = create(store, inputs)
-    bad, _ = create(store, inputs)
-    (store.folder / "jobs" / bad.id / "status.json").write_text(content)
+    bad, status = create(store, inputs)
+    finish(store, bad.id, status)
+    folder = store.folder / "jobs" / bad.id
+    (folder / "status.json").write_text(content)
     assert [asked.id for asked, _ in store.load_all()] == [good.id]
     store.recover()
+    for place in (folder, store.files(bad.id)):
+        os.utime(place, times=2 * (time.time() - 2 * HOUR,))
+    assert store.expire(StoreSettings(keep_hours=3)) == []
+    assert store.expire(StoreSettings(keep_hours=1), busy=[bad.id]) == []
+    assert store.video(bad.id).exists()
+    assert store.expire(StoreSettings(keep_hours=1)) == [bad.id]
+    assert not store.video(bad.id).exists()
+
+
+def test_only_folders_that_nothing_was_asked_of_are_strays(store, inputs):
+    asked, status = create(store, inputs)
+    finish(store, asked.id, status)
+    places = {"stray": store.new_id(), "busy": store.new_id(), "young": store.new_id()}
+    for name in places.values():
+        store.files(name).mkdir()
+    for name in (asked.id, places["stray"], places["busy"]):
+        os.utime(store.files(name), times=2 * (time.time() - 2 * HOUR,))
+    store.expire(StoreSettings(), busy=[places["busy"]])
+    left = {path.name for path in store.served.iterdir()}
+    assert left == {asked.id, places["busy"], places["young"]}
 
 
 def test_too_old_jobs_go_and_running_ones_never(store, inputs):
@@ -140,6 +172,16 @@ def test_a_batch_stays_while_its_jobs_run(store, inputs):
     finish(store, asked.id, status)
     assert store.expire(StoreSettings()) == [batch]
     assert store.load_batch(batch) is None
+
+
+@pytest.mark.parametrize("content", ["{}", '{"rows": 1}', '{"rows": ["a"]}', "[]"])
+def test_a_batch_without_rows_is_none_and_goes_when_it_is_old(store, content):
+    path = store.folder / "batches" / f"{store.new_id()}.json"
+    path.write_text(content)
+    assert store.load_batch(path.stem) is None
+    assert store.expire(StoreSettings()) == []
+    os.utime(path, (0, 0))
+    assert store.expire(StoreSettings()) == [path.stem]
 
 
 def test_jobs_of_a_server_that_was_killed_keep_their_finished_parts(store, inputs):

@@ -185,17 +185,17 @@ class Batches:
                 self._jobs.cancel(row["job"])
 
     def _row(self, kept: Mapping[str, Any]) -> RowView:
-        number, error = kept["number"], kept["error"]
+        number, error, phase = kept["number"], kept["error"], "Failed"
         job = None if kept["job"] is None else self._jobs.view(kept["job"])
         if job is None and error is None:
-            error = f"Row {number}: its video was deleted, as it was kept long enough."
+            phase, error = "Deleted", f"Row {number}: its video was deleted."
         elif job is not None and job.error is not None:
             error = f"Row {number}: {job.error}"
         return RowView(
             number=number,
             name=kept["name"],
             state="failed" if job is None else job.state,
-            phase="Failed" if job is None else job.phase,
+            phase=phase if job is None else job.phase,
             fraction=0.0 if job is None else job.fraction,
             job=kept["job"],
             video=None if job is None else job.video,
@@ -203,25 +203,27 @@ class Batches:
         )
 
     def _archive(self, view: BatchView) -> Path | None:
-        """The zip of a batch that has ended, made on first use."""
-        folder = self._jobs.store.files(view.id)
-        path = folder / "videos.zip"
+        """The zip of a batch that has ended, made on first use and after a video was deleted."""
+        path = self._jobs.store.archive(view.id)
+        videos = {f"{row.name}.mp4": row.video for row in view.rows if row.video is not None}
         with self._zipping:
             if path.exists():
                 return path
-            draft = folder / ".videos.zip"
+            draft = path.with_name(f".{path.name}")
             try:
-                folder.mkdir(exist_ok=True)
+                path.parent.mkdir(exist_ok=True)
                 with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
-                    for row in view.rows:
-                        if row.video is not None:
-                            archive.write(row.video, f"{row.name}.mp4")
+                    for name, video in videos.items():
+                        archive.write(video, name)
                     archive.writestr("results.csv", self._results(view))
                 draft.replace(path)
             except OSError as error:
                 logger.warning("the zip of a batch could not be written: %s", error)
                 draft.unlink(missing_ok=True)
                 return None
+        if not all(video.exists() for video in videos.values()):  # deleted while it was zipped
+            self._jobs.store.drop_archive(view.id)
+            return None
         return path
 
     def _results(self, view: BatchView) -> str:

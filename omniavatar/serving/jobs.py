@@ -211,7 +211,7 @@ class Jobs:
         self._worker: threading.Thread | None = None
         self._closing = False
         self.store.recover()
-        self.store.expire(self.settings)
+        self._sweep()
         for asked, status in self.store.load_all():
             self._jobs[asked.id] = _Job(asked, status)
 
@@ -307,7 +307,7 @@ class Jobs:
     def remove(self, job_id: str, *, visitor: str) -> None:
         """Delete a job of this visitor with all of its files, ending it first if it runs."""
         job = self._find(job_id)
-        if job is None or job.asked.visitor != whose(visitor):
+        if job is None or not self.is_of(job_id, visitor=visitor):
             return
         self.cancel(job_id, wait=True)
         if not job.ended:  # another process works on it
@@ -315,6 +315,13 @@ class Jobs:
         with self._changed:
             self._jobs.pop(job_id, None)
         self.store.delete(job_id)
+        if batch := job.asked.options.get("batch"):
+            self.store.drop_archive(batch)
+
+    def is_of(self, job_id: str, *, visitor: str) -> bool:
+        """Whether there is such a job, and it is this visitor's."""
+        job = self._find(job_id)
+        return job is not None and job.asked.visitor == whose(visitor)
 
     def estimate(
         self,
@@ -649,11 +656,11 @@ class Jobs:
 
     def _sweep(self) -> None:
         """Delete what has become too old, on disk and in memory."""
+        with self._changed:
+            busy = [job.id for job in self._jobs.values() if not job.ended]
         try:
-            with self._changed:
-                busy = [job.id for job in self._jobs.values() if not job.ended]
             gone = self.store.expire(self.settings, busy=busy)
-        except OSError:
+        except Exception:  # whatever it is, the jobs that wait are carried out
             logger.exception("old jobs could not be deleted")
             return
         with self._changed:

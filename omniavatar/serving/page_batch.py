@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from omniavatar import InputError
 from omniavatar.serving.batch_rows import gather, read_rows
@@ -105,8 +106,18 @@ def build_batch() -> BatchForm:
 
 
 def connect_batch(
-    page: gr.Blocks, batch: BatchForm, form: Form, history: History, jobs: Jobs
+    page: gr.Blocks,
+    batch: BatchForm,
+    form: Form,
+    history: History,
+    jobs: Jobs,
+    deleted: Dependency,
 ) -> None:
+    """What begins, ends and shows a batch.
+
+    Args:
+        deleted: a video was, which may be one of the batch that is shown.
+    """
     batches = Batches(jobs)
     has_begun = gr.State(False)
     shown = [batch.status, batch.rows, batch.archive, batch.start, batch.stop]
@@ -179,7 +190,8 @@ def connect_batch(
         **HELPER,
     ).success(follow, [history.visit, has_begun], shown, **followed)
     batch.stop.click(stop, history.visit, batch.stop, **HELPER)
-    page.load(follow, [history.visit, gr.State(True)], shown, **followed)
+    for look_again in (page.load, deleted.success):
+        look_again(follow, [history.visit, gr.State(True)], shown, **followed)
 
 
 def _show(view: BatchView, batch: BatchForm) -> Updates:

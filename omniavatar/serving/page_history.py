@@ -27,7 +27,8 @@ class History:
     """What the browser remembers, and the gallery of its videos.
 
     Attributes:
-        visit: token of the visitor, job that is shown, and when the visitor agreed about consent.
+        visit: token of the visitor, job that was opened last, and when the visitor agreed about
+            consent.
         jobs: names of the jobs in the gallery, in its order.
     """
 

@@ -1,11 +1,10 @@
 """What can be done with a video that is there: captions, a link to it, the same by a program."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from html import escape
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
@@ -13,8 +12,8 @@ import gradio as gr
 from omniavatar import OmniAvatarError, align_captions, burn_captions, load_speech, to_srt
 from omniavatar.serving import controls, snippets
 from omniavatar.serving.jobs import Jobs, JobView, told_as
-from omniavatar.serving.page_history import History, known
 from omniavatar.serving.page_inputs import HELPER, Updates
+from omniavatar.serving.page_screen import Screen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +78,9 @@ def build_extras() -> Extras:
     )
 
 
-def connect_extras(extras: Extras, history: History, jobs: Jobs) -> None:
-    def fill(visit: Any, browser: gr.Request) -> Updates:
-        view = jobs.view(known(visit)["job"])
+def connect_extras(extras: Extras, screen: Screen, jobs: Jobs) -> None:
+    def fill(job: str, browser: gr.Request) -> Updates:
+        view = jobs.view(job)
         if view is None:
             return {extras.link: ""}
         url = _page_address(browser)
@@ -95,28 +94,29 @@ def connect_extras(extras: Extras, history: History, jobs: Jobs) -> None:
             extras.curl: snippets.curl_call(url, *names, settings),
         }
 
-    def write(visit: Any, text: str) -> Iterator[Updates]:
-        yield from _captioned(visit, text, burnt=False)
+    def write(job: str, text: str) -> Iterator[Updates]:
+        yield from _captioned(job, text, burnt=False)
 
-    def burn(visit: Any, text: str) -> Iterator[Updates]:
-        yield from _captioned(visit, text, burnt=True)
+    def burn(job: str, text: str) -> Iterator[Updates]:
+        yield from _captioned(job, text, burnt=True)
 
-    def _captioned(visit: Any, text: str, *, burnt: bool) -> Iterator[Updates]:
-        view = jobs.view(known(visit)["job"])
+    def _captioned(job: str, text: str, *, burnt: bool) -> Iterator[Updates]:
         yield {extras.told: "<p>Placing the words …</p>"}
-        # What is made here is Gradio's to keep, once it has been handed over.
-        with TemporaryDirectory(prefix="omniavatar-") as folder:
-            try:
-                yield _made(view, text, Path(folder), burnt=burnt)
-            except Exception as error:
-                told = escape(controls.as_on_page(told_as(error)))
-                yield {extras.told: f"<p class='error' role='alert'>{told}</p>"}
+        try:
+            yield _made(jobs.view(job), text, burnt=burnt)
+        except Exception as error:
+            told = told_as(error).replace(f"{jobs.store.files(job)}{os.sep}", "")
+            told = escape(controls.as_on_page(told))
+            yield {extras.told: f"<p class='error' role='alert'>{told}</p>"}
 
-    def _made(view: JobView | None, text: str, folder: Path, *, burnt: bool) -> Updates:
+    def _made(view: JobView | None, text: str, *, burnt: bool) -> Updates:
         if view is None or view.video is None:
             raise OmniAvatarError("This video is not here any more. Make it again.")
         captions = align_captions(text, load_speech(view.video))
         count = "1 caption" if len(captions) == 1 else f"{len(captions)} captions"
+        # Beside the video, with which it is deleted.
+        folder = view.video.parent / f"captions-{sha256(text.encode()).hexdigest()[:16]}"
+        folder.mkdir(exist_ok=True)
         if burnt:
             path = folder / "captioned.mp4"
             burn_captions(view.video, captions, path)
@@ -134,13 +134,13 @@ def connect_extras(extras: Extras, history: History, jobs: Jobs) -> None:
 
     shown = [extras.told, extras.srt, extras.captioned]
     calls = [extras.link, extras.python, extras.curl]
-    extras.share.expand(fill, history.visit, calls, **HELPER)
-    history.visit.change(fill, history.visit, calls, **HELPER)
-    history.visit.change(forget, None, shown, **HELPER)
+    extras.share.expand(fill, screen.job, calls, **HELPER)
+    screen.job.change(fill, screen.job, calls, **HELPER)
+    screen.job.change(forget, None, shown, **HELPER)
     for button, run in ((extras.write, write), (extras.burn, burn)):
         button.click(
             run,
-            [history.visit, extras.text],
+            [screen.job, extras.text],
             shown,
             show_progress="hidden",
             api_visibility="private",

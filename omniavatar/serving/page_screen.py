@@ -32,6 +32,7 @@ class Screen:
     """The parts of the right side.
 
     Attributes:
+        job: ID of the job that is shown, or nothing.
         empty: what stands there before the first video.
         parts, parts_panel: the finished parts of a video that is not yet whole.
         stop: ends the job and keeps what is finished.
@@ -41,6 +42,7 @@ class Screen:
         delete: takes the video out of the history, and off the server.
     """
 
+    job: gr.State
     empty: gr.HTML
     video: gr.Video
     preview: gr.Image
@@ -60,6 +62,7 @@ class Screen:
     def shown(self) -> list[Component]:
         """What `show` may change."""
         return [
+            self.job,
             self.empty,
             self.video,
             self.preview,
@@ -69,6 +72,7 @@ class Screen:
             self.parts_panel,
             self.results,
             self.full,
+            self.delete,
             self.download,
             self.poster,
             self.used,
@@ -119,6 +123,7 @@ def build_screen() -> Screen:
         with gr.Accordion("Settings of this video", open=False):
             used = gr.HTML(elem_id="used")
     return Screen(
+        job=gr.State(""),
         empty=empty,
         video=video,
         preview=preview,
@@ -148,22 +153,31 @@ def bar(words: str, time: str = "", *, fraction: float | None = None) -> str:
     )
 
 
-def show(view: JobView, screen: Screen, before: JobView | None = None) -> Updates:
+def show(view: JobView, screen: Screen, before: JobView | None = None, *, is_own: bool) -> Updates:
     """What a job changes on the screen.
 
     Args:
         view: of the job as it is.
         before: as it was when the screen last showed it; what is the same is not sent again.
+        is_own: whether who looks made it, and may stop, finish and delete it.
     """
     updates: Updates = {screen.status: _status(view)}
-    if before is None:
-        updates |= {screen.empty: gr.HTML(visible=False)}
+    nothing_yet: Updates = {
+        screen.preview: gr.Image(None, visible=False),
+        screen.parts: [],
+        screen.parts_panel: gr.Accordion(visible=False, open=False),
+    }
+    if before is None:  # whatever was shown until now goes
+        updates |= {
+            screen.job: view.id,
+            screen.empty: gr.HTML(visible=False),
+            screen.video: gr.Video(visible=False),
+            **nothing_yet,
+        }
     if before is None or before.ended != view.ended:
-        updates[screen.stop] = gr.Button(visible=not view.ended, interactive=True)
+        updates[screen.stop] = gr.Button(visible=is_own and not view.ended, interactive=True)
         updates[screen.results] = gr.Column(visible=view.video is not None)
     if not view.ended:
-        if before is None:
-            updates[screen.video] = gr.Video(visible=False)
         if view.preview is not None and (before is None or before.preview != view.preview):
             updates[screen.preview] = gr.Image(str(view.preview), visible=True)
         if view.segments and (before is None or len(before.segments) != len(view.segments)):
@@ -173,19 +187,17 @@ def show(view: JobView, screen: Screen, before: JobView | None = None) -> Update
                 label=f"Watch what is finished: part {count}", visible=True
             )
         return updates
-    updates |= {
-        screen.preview: gr.Image(None, visible=False),
-        screen.parts: [],
-        screen.parts_panel: gr.Accordion(visible=False, open=False),
-    }
+    updates |= nothing_yet
     if view.video is None:
         return updates | {screen.empty: gr.HTML(visible=True)}
     poster = None if view.poster is None else str(view.poster)
     return updates | {
+        screen.job: view.id,
         screen.video: gr.Video(str(view.video), visible=True),
         screen.download: gr.DownloadButton(value=str(view.video)),
         screen.poster: gr.DownloadButton(value=poster, visible=poster is not None),
-        screen.full: gr.Button(visible=bool(view.options.get("draft"))),
+        screen.full: gr.Button(visible=is_own and bool(view.options.get("draft"))),
+        screen.delete: gr.Button(visible=is_own),
         screen.used: _table({"model": view.model, **(view.used or view.settings)}),
     }
 
@@ -193,6 +205,7 @@ def show(view: JobView, screen: Screen, before: JobView | None = None) -> Update
 def show_nothing(screen: Screen) -> Updates:
     """The screen as it is before the first video."""
     return {
+        screen.job: "",
         screen.empty: gr.HTML(visible=True),
         screen.video: gr.Video(None, visible=False),
         screen.results: gr.Column(visible=False),

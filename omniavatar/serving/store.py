@@ -3,7 +3,8 @@
     jobs/ID/request.json    what was asked, written once
     jobs/ID/status.json     how far it came, replaced as a whole
     jobs/ID/inputs/         copies of the picture and the recording
-    files/ID/               what the page may show: video.mp4, poster.jpg, previews, finished parts
+    files/ID/               what the page may show: video.mp4, poster.jpg, previews, finished parts,
+                            captions
     batches/ID.json         the rows of a batch and their jobs; its zip is in files/ID
     servers/NAME            locked by the process that works on a job, for as long as it lives
 
@@ -240,9 +241,9 @@ class Store:
         try:
             asked = Asked(**json.loads((folder / "request.json").read_text(encoding="utf-8")))
             status = Status(**json.loads((folder / "status.json").read_text(encoding="utf-8")))
+            return asked, replace(status, notices=tuple(status.notices))
         except (OSError, ValueError, TypeError):
             return None
-        return asked, replace(status, notices=tuple(status.notices))
 
     def load_all(self) -> Iterator[tuple[Asked, Status]]:
         """Every job that can be read."""
@@ -290,14 +291,27 @@ class Store:
             ) from error
 
     def load_batch(self, batch: str) -> dict[str, Any] | None:
-        """What `save_batch` has kept; None when there is none."""
+        """What `save_batch` has kept; None when there is none, or it has no rows."""
         if not _ID.fullmatch(batch):
             return None
         try:
             content = json.loads((self._batches / f"{batch}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return content if isinstance(content, dict) else None
+        rows = content.get("rows") if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            return None
+        return content
+
+    def archive(self, batch: str) -> Path:
+        return self.files(batch) / "videos.zip"
+
+    def drop_archive(self, batch: str) -> None:
+        """Delete the zip of a batch, one of whose videos is gone."""
+        try:
+            self.archive(batch).unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("the zip of a batch could not be deleted: %s", error)
 
     # ---- all jobs
 
@@ -330,6 +344,8 @@ class Store:
     def expire(self, settings: StoreSettings, *, busy: Collection[str] = ()) -> list[str]:
         """Delete what is too old, then the oldest until the rest is small enough.
 
+        A job that can not be read, as a newer version may have written it, is as old as its folder.
+
         Args:
             busy: jobs that are not touched, whatever their age.
 
@@ -337,23 +353,25 @@ class Store:
             The jobs that are gone.
         """
         now, found, gone = time.time(), [], []
-        known = set()
         for path in self._batches.glob("*.json"):
-            known.add(path.stem)
             content = self.load_batch(path.stem) or {"rows": []}
             if not any(row.get("job") in busy for row in content["rows"]):
-                found.append((path.stat().st_mtime, _size(self.files(path.stem)), path.stem))
-        for asked, status in self.load_all():
-            known.add(asked.id)
-            if asked.id in busy or status.state in ("queued", "running"):
+                found.append((_changed(path), _size(self.files(path.stem)), path.stem))
+        for folder in self._jobs.iterdir():
+            job = folder.name
+            if job in busy or not _ID.fullmatch(job):
                 continue
-            ended = status.ended or asked.created
-            if now - ended > SECONDS_TO_WATCH_PARTS:
-                shutil.rmtree(self.pieces(asked.id), ignore_errors=True)
-                for path in self.files(asked.id).glob("preview-*"):
-                    path.unlink(missing_ok=True)
-            size = _size(self._jobs / asked.id) + _size(self.files(asked.id))
-            found.append((ended, size, asked.id))
+            ended = _changed(folder)
+            if kept := self.load(job):
+                asked, status = kept
+                if status.state in ("queued", "running"):
+                    continue
+                ended = status.ended or asked.created
+                if now - ended > SECONDS_TO_WATCH_PARTS:
+                    shutil.rmtree(self.pieces(job), ignore_errors=True)
+                    for path in self.files(job).glob("preview-*"):
+                        path.unlink(missing_ok=True)
+            found.append((ended, _size(folder) + _size(self.files(job)), job))
         found.sort()
         total = sum(size for _, size, _ in found)
         for ended, size, job in found:
@@ -362,16 +380,30 @@ class Store:
                 self.delete(job)
                 gone.append(job)
                 total -= size
-        self._drop_strays(known)
+        self._drop_strays(busy)
         return gone
 
-    def _drop_strays(self, known: Collection[str]) -> None:
+    def _drop_strays(self, busy: Collection[str]) -> None:
         """Delete folders without a job, which a crash between two writes can leave."""
         for folder in (*self._jobs.iterdir(), *self.served.iterdir()):
+            if folder.name in busy or not _ID.fullmatch(folder.name):
+                continue
             with suppress(OSError):
                 old = time.time() - folder.stat().st_mtime > 3600
-                if _ID.fullmatch(folder.name) and folder.name not in known and old:
+                if old and not self._is_kept(folder.name):
                     self.delete(folder.name)
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether there is a job or a batch of this name, be it one that can not be read.
+
+        Raises:
+            OSError: that can not be told.
+        """
+        for path in (self._jobs / name / "request.json", self._batches / f"{name}.json"):
+            with suppress(FileNotFoundError):
+                path.stat()
+                return True
+        return False
 
     def _living(self) -> set[str]:
         """Names of the servers whose process lives; files of the others are deleted."""
@@ -421,6 +453,14 @@ def _write(path: Path, content: Any) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _changed(path: Path) -> float:
+    """When something last changed, in seconds since 1970; now, if it has just gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def _size(folder: Path) -> int:

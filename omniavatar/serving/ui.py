@@ -11,7 +11,7 @@ from pathlib import Path
 import gradio as gr
 
 from omniavatar.serving.api import add_api
-from omniavatar.serving.app_options import AppOptions
+from omniavatar.serving.app_options import AppOptions, not_served
 from omniavatar.serving.jobs import Jobs
 from omniavatar.serving.page_batch import build_batch, connect_batch
 from omniavatar.serving.page_check import connect_check
@@ -56,15 +56,21 @@ def build(jobs: Jobs) -> gr.Blocks:
                 batch = build_batch()
         connect_form(form)
         connect_check(form, jobs)
-        connect_run(page, form, screen, history, jobs)
-        connect_extras(extras, history, jobs)
-        connect_batch(page, batch, form, history, jobs)
+        deleted = connect_run(page, form, screen, history, jobs)
+        connect_extras(extras, screen, jobs)
+        connect_batch(page, batch, form, history, jobs, deleted)
     return page
 
 
 def launch(page: gr.Blocks, jobs: Jobs, options: AppOptions | None = None) -> None:
-    """Serve the page until the process is told to end; what is being made then is kept as it is."""
+    """Serve the page until the process is told to end; what is being made then is kept as it is.
+
+    Raises:
+        InputError: it can not be served on the host and port that were asked for.
+    """
     options = options or AppOptions()
+    # Shown from where they are: a copy in Gradio's cache would outlive a video that is deleted.
+    gr.set_static_paths(jobs.served)
     # As after Ctrl-C, so that jobs can be put in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -85,5 +91,7 @@ def launch(page: gr.Blocks, jobs: Jobs, options: AppOptions | None = None) -> No
             # Looks at every call before Gradio does: a class, its arguments and its options.
             app_kwargs={"middleware": [(Gate, (), {"page": page, "folders": [jobs.served]})]},
         )
+    except OSError as error:
+        raise not_served(options, error.strerror or "no port is free") from error
     finally:
         jobs.close()
