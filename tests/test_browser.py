@@ -88,9 +88,14 @@ def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, app, folder
     expect(page.locator("#generate")).to_be_enabled()
     prompt.fill("A man nods.")
     client = Client(app.url, verbose=False)
-    client.predict(running, api_name="/cancel")
+    with pytest.raises(AppError, match="only there"):
+        client.predict(running, api_name="/cancel")
+    window = page.context.new_page()
+    window.goto(f"{app.url}?video={running}")
+    window.locator("#stop").click()
     while client.predict(running, api_name="/job")[0]["state"] == "running":
         page.wait_for_timeout(100)
+    window.close()
     page.wait_for_timeout(1500)  # in which a page that still follows it would tell
     expect(prompt).to_have_value("A man nods.")
     expect(page.locator("#status")).to_contain_text("25 frames")

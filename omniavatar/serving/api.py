@@ -334,7 +334,10 @@ def _add_jobs(jobs: Jobs) -> None:
     def cancel(
         _progress: gr.Progress, _browser: gr.Request, values: dict[str, Any]
     ) -> Iterator[tuple[Any, ...]]:
-        jobs.cancel(_found(jobs, values["job"]).id)
+        view = _found(jobs, values["job"])
+        if view.consent is not None:  # its ID is in the link that is shared
+            raise InputError("This video was begun on the page: only there it can be stopped.")
+        jobs.cancel(view.id)
         yield (_told(_found(jobs, values["job"])),)
 
     job = _Parameter(
