@@ -113,7 +113,7 @@ class GenerationRequest:
     )
     resolution: Literal["standard", "small", "large"] = _setting(
         "standard",
-        "small videos (nano) are quicker to make; large ones (1.3B and 14B, 720p) take about five "
+        "small videos (nano) are quicker to make; large ones (1.3B and 14B, 720p) take about seven "
         "times the work, and their authors call them less stable",
         "advanced",
     )

@@ -7,9 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from omniavatar.errors import InputError
+from omniavatar.models.transformer import AudioPack
+from omniavatar.nano import attunement
 from omniavatar.nano.architecture import weights_folder
-from omniavatar.nano.attunement import RANK, RECORD, at_rank, attune
-from omniavatar.nano.changes import FURTHER, read_changes
+from omniavatar.nano.attunement import (
+    LAYER,
+    RANK,
+    RECORD,
+    Heard,
+    at_rank,
+    attune,
+    readings,
+)
+from omniavatar.nano.changes import FIRST, FURTHER, read_changes, write_changes
 from omniavatar.nano.mouths import envelope
 from omniavatar.nano.speech import SpeechBank, speech_bank
 from omniavatar.nano.windows import load_speech_encoder
@@ -38,9 +49,15 @@ def banks() -> tuple[SpeechBank, SpeechBank, SpeechBank]:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """The bundled checkpoint as it was before it was attuned."""
+    """The bundled checkpoint as it was before it was attuned, with a pack that lips changed too."""
     folder = tmp_path / "weights"
     shutil.copytree(weights_folder(), folder)
+    generator = torch.Generator().manual_seed(2)
+    changed = (
+        0.3 * torch.randn(2, 3072, generator=generator),
+        0.3 * torch.randn(32, 2, generator=generator),
+    )
+    write_changes({**read_changes(folder, FIRST), LAYER: changed}, folder, FIRST)
     records = json.loads((folder / "training.json").read_text())
     del records[RECORD]
     (folder / "training.json").write_text(json.dumps(records))
@@ -48,17 +65,26 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_an_attuned_pack_hears_better_and_is_loaded_so(
-    weights: Path, banks: tuple[SpeechBank, SpeechBank, SpeechBank]
+    weights: Path,
+    banks: tuple[SpeechBank, SpeechBank, SpeechBank],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    measured = []
+
+    def remember(pack: AudioPack, *heard: Heard) -> dict[str, float]:
+        measured.append(pack.proj.weight.clone())
+        return readings(pack, *heard)
+
+    monkeypatch.setattr(attunement, "readings", remember)
     before = load_models(CATALOG["nano"], folder=weights, device=CPU, dtype=torch.float32)
     changes = read_changes(weights, FURTHER)
     attune(weights, *banks, encoder=load_speech_encoder(weights, CPU))
     after = load_models(CATALOG["nano"], folder=weights, device=CPU, dtype=torch.float32)
 
     found = read_changes(weights, FURTHER)
-    assert found["audio_proj.proj"][0].shape == (RANK, 3072)
-    others = found.keys() - {"audio_proj.proj"}
-    assert others == changes.keys() - {"audio_proj.proj"}
+    assert found[LAYER][0].shape == (RANK, 3072)
+    others = found.keys() - {LAYER}
+    assert others == changes.keys() - {LAYER}
     for layer in others:
         assert torch.allclose(
             found[layer][1] @ found[layer][0], changes[layer][1] @ changes[layer][0]
@@ -75,7 +101,12 @@ def test_an_attuned_pack_hears_better_and_is_loaded_so(
     assert note["rank"] == RANK
     assert note["parts"] == [16, 32]
     assert note["scores"][1]["opening"] > note["scores"][0]["opening"] + 0.03
-    with pytest.raises(ValueError, match="attuned already"):
+    # Those scores are of what is loaded but for eight bits: no change is counted twice.
+    down, up = read_changes(weights, FIRST)[LAYER]
+    for models, pack in zip((before, after), measured, strict=True):
+        difference = models.transformer.audio_proj.proj.weight - pack
+        assert difference.norm() < 0.3 * (up @ down).norm()
+    with pytest.raises(InputError, match="attuned already"):
         attune(weights, *banks, encoder=load_speech_encoder(weights, CPU))
 
 

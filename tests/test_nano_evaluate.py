@@ -8,21 +8,26 @@ import json
 import pytest
 
 from omniavatar import CATALOG, AvatarPipeline
-from omniavatar.nano.evaluate import evaluate
-from omniavatar.nano.figures import Figure, as_table, write_json
+from omniavatar.nano.__main__ import BRIEF_PARTS
+from omniavatar.nano.architecture import weights_folder
+from omniavatar.nano.figures import Figure, as_table, to_mapping
+from omniavatar.nano.full_evaluation import Subject, evaluate_fully
 
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
-    sheet = tmp_path_factory.mktemp("sheet") / "sheet.png"
-    found = evaluate(clips=2, chunk_frames=57, vae_clips=4, sheet=sheet)
-    assert sheet.stat().st_size > 0
+    folder = tmp_path_factory.mktemp("evaluated")
+    subject = Subject(folder=weights_folder(), clips=2, frames=101, vae_clips=4, sheets=folder)
+    found = evaluate_fully(subject, parts=BRIEF_PARTS, json_path=folder / "figures.json")
+    assert (folder / "presenters.webp").stat().st_size > 0
+    stored = json.loads((folder / "figures.json").read_text())["parts"]
+    assert stored.keys() == set(BRIEF_PARTS)
     return {figure.name: figure for figure in found}
 
 
 def test_lips_follow_the_speech_and_no_other(figures):
-    assert figures["mouth opening, correlation"].value > 0.8
-    assert figures["mouth opening, other clip's speech"].value < 0.4
+    assert figures["espeak-ng: mouth opening"].value > 0.8
+    assert figures["espeak-ng: other clip's speech"].value < 0.4
 
 
 def test_the_character_stays_itself(figures):
@@ -33,14 +38,19 @@ def test_the_character_stays_itself(figures):
 
 
 def test_the_measuring_rod_reads_true_drawings_rightly(figures):
-    assert figures["mouth opening, correlation"].true > 0.95
+    assert figures["espeak-ng: mouth opening"].true > 0.95
 
 
-def test_missed_bars_are_told(figures, tmp_path):
+def test_what_nothing_is_generated_for_is_told_beside_what_is(figures):
+    frozen = figures["head detail, a frozen portrait"]
+    assert frozen.value > 1.1
+    assert frozen.is_met is None
+
+
+def test_missed_bars_are_told():
     missed = Figure(name="far too slow", value=20.0, bar=15.0, at_least=False)
     assert "MISSED" in as_table([missed])
-    write_json([missed, *figures.values()], tmp_path / "figures.json")
-    assert json.loads((tmp_path / "figures.json").read_text())["far too slow"]["met"] is False
+    assert to_mapping([missed])["far too slow"]["met"] is False
 
 
 def test_the_bundled_weights_are_small_and_tell_their_origin():

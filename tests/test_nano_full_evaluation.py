@@ -13,9 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from omniavatar.nano import export
+from omniavatar.nano.__main__ import BRIEF_PARTS, COURSE_NAMES, EXPORTED_PARTS, FULL_PARTS
 from omniavatar.nano.architecture import weights_folder
 from omniavatar.nano.behaviours import behaviour_figures, load_judge, save_judge
 from omniavatar.nano.clips import Clips, sample_clips
+from omniavatar.nano.course import COURSES
 from omniavatar.nano.figures import Figure, as_table, from_mapping, to_mapping
 from omniavatar.nano.flite import _SPELLING, _phonemes, find_flite
 from omniavatar.nano.full_evaluation import PARTS, Subject, _key, evaluate_fully
@@ -29,12 +32,14 @@ from omniavatar.nano.other_hands import (
     Picture,
     load_pictures,
     measure_kept,
+    photograph_figures,
 )
 from omniavatar.nano.prompts import WIDE_BEHAVIOURS
-from omniavatar.nano.recordings import cut_recordings, find_recordings
+from omniavatar.nano.recordings import cut_recordings, find_recordings, follow_loudness
 from omniavatar.nano.showcase import write_loop, write_presenter_sheet
 from omniavatar.nano.speech import SpeechBank, speech_bank, visemes_of
 from omniavatar.nano.train_judge import fit_judge, observe_clips
+from omniavatar.nano.train_speech_encoder import correlation
 
 RECORDING = Path(__file__).parents[1] / "examples/recording.flac"
 
@@ -126,11 +131,26 @@ def test_true_clips_keep_their_identity_and_tinted_ones_do_not(truth: Clips) -> 
     tinted[:, :, 0] += 12
     tinted = tinted.clamp(0, 255).to(torch.uint8)
     made = [measure_identity(truth, n, clip, masks) for n, clip in enumerate(tinted)]
-    energy = portrait_energy(truth, truth.reference)
+    frozen = [
+        measure_identity(truth, n, portrait.expand(24, -1, -1, -1), masks)
+        for n, portrait in enumerate(truth.reference)
+    ]
+    energy = portrait_energy(truth, truth.reference) / 2  # softened by a VAE
     figures = {
         figure.name: figure
         for figure in identity_figures(
-            truth, made=made, true=true, decoded=true, true_energy=energy, decoded_energy=energy
+            truth, made=true, true=true, decoded=true, frozen=frozen, decoded_energy=energy
+        )
+    }
+    # What is made, what is true, and what stands still are told in the same units.
+    detail = figures["head detail, still"]
+    assert detail.value == detail.true == detail.decoded == pytest.approx(2, rel=0.1)
+    assert figures["head detail, a frozen portrait"].value == pytest.approx(2, rel=0.15)
+    assert figures["head detail, a frozen portrait"].bar is None
+    figures = {
+        figure.name: figure
+        for figure in identity_figures(
+            truth, made=made, true=true, decoded=true, frozen=frozen, decoded_energy=energy
         )
     }
     skin = figures["colour of skin, error of 255"]
@@ -235,6 +255,18 @@ def test_recordings_end_in_digital_silence() -> None:
     assert envelope(waveforms)[0, :38].max() > 0.05
 
 
+def test_mouths_follow_loudness_or_not_where_there_is_any_sound() -> None:
+    samples = torch.zeros(1, 40 * 640)
+    loud = torch.rand(20, generator=torch.Generator().manual_seed(1)) + 0.1
+    samples[0, : 20 * 640] = loud.repeat_interleave(640)
+    opening = torch.zeros(1, 40)
+    opening[0, :20] = 0.5 + 0.2 * (torch.arange(20) % 2)  # talks, of whatever
+    assert correlation(opening, envelope(samples)).item() > 0.6
+    assert abs(follow_loudness(opening, samples)[0]) < 0.5
+    opening[0, :20] = envelope(samples)[0, :20]
+    assert follow_loudness(opening, samples) == pytest.approx([1])
+
+
 # ---- pictures of others
 
 
@@ -275,7 +307,12 @@ def test_a_mouth_that_moves_with_the_sound_is_told_from_one_that_does_not() -> N
     still = measure_kept(picture, frames, **common)
     assert not still.moves_its_mouth
     assert still.colour == 0
-    assert still.detail == pytest.approx(1, abs=1e-3)
+    assert still.detail == still.frozen_detail == pytest.approx(1, abs=1e-3)
+    soft = {**common, "decoded": portrait // 2}
+    assert measure_kept(picture, frames, **soft).frozen_detail == pytest.approx(4, rel=0.1)
+    figures = {f.name: f for f in photograph_figures([still], [(1.0, 30.0)], true_inside=0.8)}
+    assert figures["photographs: head detail"].decoded is None
+    assert figures["photographs: head detail, frozen"].value == still.frozen_detail
     box = frames[:, :, 77:90, 52:77].float()
     frames[:, :, 77:90, 52:77] = (box * (1 - 0.9 * loudness[:, None, None, None])).to(torch.uint8)
     talking = measure_kept(picture, frames, **common)
@@ -304,16 +341,43 @@ def test_figures_of_other_weights_or_another_code_are_not_taken_over(tmp_path: P
     subject = Subject(folder=weights_folder(), clips=2, recordings=tmp_path)
     stored = {"recordings": {"figures": to_mapping([Figure(name="old", value=1.0, bar=1)])}}
     path = tmp_path / "full.json"
-    for changed in ("weights", "code"):
+    for changed in ("weights", "code", "pictures", "recordings"):
         path.write_text(json.dumps({**_key(subject), changed: "another", "parts": stored}))
         (found,) = evaluate_fully(subject, parts=["recordings"], json_path=path)
         assert found.value is None
 
 
-def test_the_command_offers_every_part() -> None:
-    from omniavatar.nano.__main__ import FULL_PARTS
+def test_figures_are_of_all_files_of_a_checkpoint_and_of_the_recordings(tmp_path: Path) -> None:
+    subject = Subject(folder=tmp_path, clips=2, recordings=tmp_path / "said")
+    before = _key(subject)
+    for name in ("transformer/config.json", "tokenizer/tokenizer.json", "vae/x.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
+        after = _key(subject)
+        assert after["weights"] != before["weights"]
+        before = after
+    (tmp_path / "training.json").write_text("{}")
+    assert _key(subject) == before
+    (tmp_path / "said").mkdir()
+    (tmp_path / "said" / "a.wav").write_text("sound")
+    assert _key(subject)["recordings"] != before["recordings"]
 
+
+def test_other_recordings_leave_what_does_not_hear_them(tmp_path: Path) -> None:
+    subject = Subject(folder=weights_folder(), clips=2, recordings=tmp_path)
+    figures = to_mapping([Figure(name="old", value=1.0, bar=1)])
+    stored = {name: {"figures": figures} for name in ("recordings", "speed")}
+    path = tmp_path / "full.json"
+    path.write_text(json.dumps({**_key(subject), "recordings": "others", "parts": stored}))
+    kept, again = evaluate_fully(subject, parts=["speed", "recordings"], json_path=path)
+    assert (kept.value, again.value) == (1.0, None)
+
+
+def test_the_command_offers_every_part() -> None:
     assert set(FULL_PARTS) == set(PARTS)
+    assert set(BRIEF_PARTS) < set(PARTS)
+    assert set(EXPORTED_PARTS) == set(export.PARTS)
+    assert set(COURSE_NAMES) == set(COURSES)
     assert set(WIDE_BEHAVIOURS) >= {"sad", "waving", "nodding", "still", "smiling"}
 
 

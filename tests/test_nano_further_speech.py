@@ -8,6 +8,7 @@ import torch
 from media_files import write_wav
 from transformers import Wav2Vec2Model
 
+from omniavatar.errors import InputError
 from omniavatar.nano.architecture import weights_folder
 from omniavatar.nano.further_speech import LABELS, further_speech, guess_mouths
 from omniavatar.nano.mouths import envelope
@@ -89,5 +90,5 @@ def test_what_is_no_speech_for_the_bank_is_told(
     with pytest.raises(FileNotFoundError, match=r"holds no \.wav"):
         further_speech(tmp_path, bank, encoder)
     write_wav(tmp_path / "slow.wav", other.samples[0].numpy(), 8000)
-    with pytest.raises(ValueError, match=r"slow\.wav has 1 channels at 8000 Hz"):
+    with pytest.raises(InputError, match=r"slow\.wav has 1 channels at 8000 Hz"):
         further_speech(tmp_path, bank, encoder)

@@ -3,15 +3,17 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from einops import rearrange
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from omniavatar.nano.architecture import weights_folder
+from omniavatar.nano import train_lips, training
+from omniavatar.nano.architecture import build_tokenizer, weights_folder
 from omniavatar.nano.changes import (
     FIRST,
     FURTHER,
@@ -21,14 +23,18 @@ from omniavatar.nano.changes import (
     write_changes,
 )
 from omniavatar.nano.clips import sample_clips
+from omniavatar.nano.course import Course, Shape
 from omniavatar.nano.export import export
 from omniavatar.nano.face_view import cut_out, face_view, faces_of
 from omniavatar.nano.flite import _phonemes
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.observer import load_observer
+from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import SIDE, load_reader
 from omniavatar.nano.speech import SpeechBank, mouth_track
 from omniavatar.nano.train_lips import (
+    ADAPTER,
+    FURTHER_PART,
     LORA,
     PART,
     Experts,
@@ -40,18 +46,23 @@ from omniavatar.nano.train_lips import (
     decode_segment,
     detail_loss,
     lips_loss,
-    merge_changes,
     mouth_loss,
+    teach,
 )
+from omniavatar.nano.training import Record, Trainer
 from omniavatar.nano.windows import (
+    LEAD_FRAMES,
     MOUTH_WEIGHT,
     Latents,
     Windows,
+    encode_takes,
+    take_clips,
 )
 from omniavatar.weights.catalog import CATALOG
 from omniavatar.weights.load import load_models
 
 CPU = torch.device("cpu")
+SHORT = Shape(64, 64, 9)
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
 
@@ -107,8 +118,8 @@ def test_the_bundled_changes_are_merged_when_it_is_loaded(tmp_path: Path) -> Non
 
 def test_changes_that_are_begun_with_nothing_change_nothing(network: Generator) -> None:
     before = network.transformer.state_dict()["blocks.0.ffn.net.2.weight"].clone()
-    add_changes(network, LORA, PART)
-    found = changes_of(network.state_dict(), PART)
+    add_changes(network, LORA, ADAPTER)
+    found = changes_of(network.state_dict(), ADAPTER)
     assert found.keys() == {*read_changes(weights_folder()), "audio_proj.proj"}
     assert all(not up.any() for _, up in found.values())
     trained = [name for name, p in network.named_parameters() if p.requires_grad]
@@ -122,15 +133,16 @@ def test_what_is_trained_further_is_exported_beside_what_was_first(
 ) -> None:
     write_changes(some_matrices(), tmp_path)
     first = read_changes(tmp_path)
-    add_changes(network, LORA, PART)
+    add_changes(network, LORA, ADAPTER)
     for name, parameter in network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
-    trained = changes_of(network.state_dict(), PART)
-    torch.save({"average": network.state_dict()}, tmp_path / "lips.pt")
-    (tmp_path / "lips.json").write_text('{"settings": {"further": true}}')
+    trained = changes_of(network.state_dict(), ADAPTER)
+    for part in (PART, FURTHER_PART):
+        torch.save({"average": network.state_dict()}, tmp_path / f"{part}.pt")
+        (tmp_path / f"{part}.json").write_text("{}")
     (tmp_path / "training.json").write_text('{"lips": {}, "attunement": {}}')
-    export(tmp_path, tmp_path, speech=nano_bank, only=("lips",))
+    export(tmp_path, tmp_path, speech=nano_bank, only=(FURTHER_PART,))
     again = read_changes(tmp_path, FURTHER)
     assert again.keys() == trained.keys()
     for layer, (down, up) in trained.items():
@@ -144,8 +156,7 @@ def test_what_is_trained_further_is_exported_beside_what_was_first(
     assert json.loads((tmp_path / "training.json").read_text()).keys() == {"lips", "lips, further"}
 
     # Changes over others that are not there any more would spoil the next ones.
-    (tmp_path / "lips.json").write_text('{"settings": {"further": false}}')
-    export(tmp_path, tmp_path, speech=nano_bank, only=("lips",))
+    export(tmp_path, tmp_path, speech=nano_bank, only=(PART,))
     assert read_changes(tmp_path).keys() == trained.keys()
     assert read_changes(tmp_path, FURTHER) == {}
     assert json.loads((tmp_path / "training.json").read_text()).keys() == {"lips"}
@@ -155,20 +166,113 @@ def test_what_is_trained_further_is_exported_beside_what_was_first(
     assert read_changes(tmp_path) == {}
 
 
-def test_first_changes_are_merged_before_others_are_trained(network: Generator) -> None:
-    changes = read_changes(weights_folder())
-    before = {name: tensor.clone() for name, tensor in network.transformer.state_dict().items()}
-    merge_changes(network, changes)
-    for name, tensor in network.transformer.state_dict().items():
-        down, up = changes.get(name.removesuffix(".weight"), (torch.zeros(1, 1), torch.zeros(1, 1)))
-        assert torch.allclose(tensor - before[name], up @ down, atol=1e-5), name
+def test_first_changes_are_merged_before_others_are_trained(
+    network: Generator,
+    nano_bank: SpeechBank,
+    nano_latents: Latents,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NoProbe:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def score(self, *_: object, **__: object) -> dict[str, float]:
+            return {"opening": 0.5}
+
+    monkeypatch.setattr(train_lips, "Probe", NoProbe)
+    # So large a step that what was trained is not lost in eight bits.
+    recipe = replace(train_lips.RECIPE, learning_rate=0.1, final_share=1.0)
+    monkeypatch.setattr(train_lips, "RECIPE", recipe)
+    runs, weights = tmp_path / "runs", tmp_path / "weights"
+    shutil.copytree(weights_folder(), weights)
+    runs.mkdir()
+    torch.save({"average": load_reader(weights / "reader").state_dict()}, runs / "expert.pt")
+    clips = sample_clips(
+        nano_bank,
+        count=2,
+        frames=SHORT.frames + LEAD_FRAMES,
+        height=SHORT.height,
+        width=SHORT.width,
+        generator=torch.Generator().manual_seed(9),
+        device=CPU,
+        continuation_share=0.0,
+        context_rows=10,
+    )
+    takes = take_clips(clips, build_tokenizer(VOCABULARY))
+    encode_takes(takes, nano_latents).write(runs / f"windows-{SHORT.name}-0.pt")
+    bare = {name: tensor.clone() for name, tensor in network.transformer.state_dict().items()}
+    for part in (PART, FURTHER_PART):
+        further = part == FURTHER_PART
+        first = read_changes(weights) if further else {}
+        train_lips.train_lips(
+            nano_bank,
+            weights,
+            folder=runs,
+            seconds=1e-3,  # one step
+            deadline=math.inf,
+            course=Course(name="short", look="drawn", shapes=(SHORT,), tokens=SHORT.tokens),
+            observer=weights / "observer",
+            further=further,
+            device=CPU,
+        )
+        state = torch.load(runs / f"{part}.pt", weights_only=True)["network"]
+        for layer in changes_of(state, ADAPTER):
+            base = state[f"transformer.{layer}.base_layer.weight"]
+            added = base - bare[f"{layer}.weight"]
+            wanted = first[layer][1] @ first[layer][0] if further else torch.zeros(1)
+            assert torch.allclose(added, wanted, atol=1e-6), layer
+        export(runs, weights, speech=nano_bank, only=(part,))
+    assert first["blocks.0.attn1.to_q"][1].any()
+    kept = read_changes(weights)["blocks.0.attn1.to_q"]
+    assert all(map(torch.equal, first["blocks.0.attn1.to_q"], kept))
+    assert read_changes(weights, FURTHER).keys() == first.keys()
+    records = json.loads((weights / "training.json").read_text())
+    assert [records[name]["settings"]["further"] for name in ("lips", "lips, further")] == [0, 1]
+    assert [records[name]["steps"] for name in ("lips", "lips, further")] == [1, 1]
+
+
+def test_what_is_probed_before_training_takes_none_of_its_time(
+    nano_windows: Windows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    network = nn.Linear(1, 1)
+
+    class SlowProbe:
+        def score(self, *_: object, **__: object) -> dict[str, float]:
+            now[0] += 50
+            return {"opening": 0.5}
+
+    def loss(_: Windows) -> Tensor:
+        now[0] += 6
+        return network.weight.square().sum()
+
+    def begin() -> Record:
+        trainer = Trainer(PART, network, train_lips.RECIPE, folder=tmp_path, seconds=30)
+        teach(
+            trainer,
+            loss,
+            banks={SHORT: nano_windows},
+            course=Course(name="short", look="drawn", shapes=(SHORT,)),
+            batch=lambda _: 1,
+            probe=SlowProbe(),
+            seconds=30,
+            seed=1,
+        )
+        return trainer.record
+
+    record = begin()
+    assert record.preparation_seconds == 50
+    assert [(probe["seconds"], probe["step"]) for probe in record.probes[:2]] == [(0, 0), (62, 2)]
+    # What goes on was probed when it was left.
+    assert len(begin().probes) == len(record.probes) + 1
 
 
 def test_the_loss_teaches_the_changes_alone(
     network: Generator, nano_windows: Windows, nano_latents: Latents
 ) -> None:
     before = Generator.load(weights_folder()).eval().requires_grad_(False)
-    add_changes(network, LORA, PART)
+    add_changes(network, LORA, ADAPTER)
     weights = weights_folder()
     experts = Experts(
         nano_latents, load_reader(weights / "reader"), load_observer(weights / "observer")

@@ -124,20 +124,20 @@ def test_they_are_exported_beside_the_lips_and_go_when_those_are_replaced(
     (tmp_path / "prompts.json").write_text('{"seconds": 1}')
     lips = {"blocks.0.attn1.to_q": (torch.ones(1, 256), torch.ones(256, 1))}
     write_changes(lips, tmp_path, FURTHER)
-    (tmp_path / "training.json").write_text('{"lips, further": {}}')
+    (tmp_path / "training.json").write_text('{"lips, further": {}, "attunement": {}}')
     export(tmp_path, tmp_path, speech=nano_bank, only=("prompts",))
     assert read_changes(tmp_path, PROMPTS).keys() == LAYERS
     assert read_changes(tmp_path, FURTHER).keys() == lips.keys()
     records = json.loads((tmp_path / "training.json").read_text())
-    assert records == {"lips, further": {}, "prompts": {"seconds": 1}}
+    assert records == {"lips, further": {}, "attunement": {}, "prompts": {"seconds": 1}}
 
     adapters = {
         f"transformer.{layer}.lora_{side}.lips.weight": tensor
         for layer, pair in lips.items()
         for side, tensor in zip("AB", copy.deepcopy(pair), strict=True)
     }
-    torch.save({"average": adapters}, tmp_path / "lips.pt")
-    (tmp_path / "lips.json").write_text('{"settings": {"further": true}}')
-    export(tmp_path, tmp_path, speech=nano_bank, only=("lips",))
+    torch.save({"average": adapters}, tmp_path / "lips-further.pt")
+    (tmp_path / "lips-further.json").write_text("{}")
+    export(tmp_path, tmp_path, speech=nano_bank, only=("lips-further",))
     assert read_changes(tmp_path, PROMPTS) == {}
     assert json.loads((tmp_path / "training.json").read_text()).keys() == {"lips, further"}

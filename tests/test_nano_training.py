@@ -5,14 +5,16 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from omniavatar.errors import InputError
 from omniavatar.models.audio_encoder import encode_batch, encode_speech
-from omniavatar.nano import training
+from omniavatar.nano import train_vae, training
 from omniavatar.nano.architecture import (
     AUDIO_HIDDEN,
     CHUNK_FRAMES,
@@ -22,10 +24,13 @@ from omniavatar.nano.architecture import (
     build_transformer,
     build_vae,
 )
+from omniavatar.nano.attunement import LAYER as PACK
 from omniavatar.nano.audio_code import IdealCode, code_of, mouths_around
 from omniavatar.nano.banks import read_speech, write_speech
+from omniavatar.nano.changes import FIRST as FIRST_CHANGES
+from omniavatar.nano.changes import FURTHER, changes_file, read_changes, write_changes
 from omniavatar.nano.clips import SpeechWindows, sample_clips, sample_speech
-from omniavatar.nano.course import FIRST
+from omniavatar.nano.course import FIRST, Shape
 from omniavatar.nano.emphasis import Emphasis, emphasise, stronger
 from omniavatar.nano.export import export
 from omniavatar.nano.generator import Generator, given_latents
@@ -45,7 +50,14 @@ from omniavatar.nano.train_speech_encoder import (
 )
 from omniavatar.nano.train_transformer import velocity_loss
 from omniavatar.nano.train_vae import pixel_weights, prepare_weights
-from omniavatar.nano.training import Recipe, Trainer, read_average, train
+from omniavatar.nano.training import (
+    Recipe,
+    Trainer,
+    read_average,
+    read_records,
+    train,
+    write_records,
+)
 from omniavatar.nano.windows import (
     KNOWN_LATENTS,
     LEAD_FRAMES,
@@ -192,16 +204,18 @@ def test_speech_survives_the_disk(bank: SpeechBank, tmp_path: Path) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every look at the clock takes a tenth of a second."""
+    """Every look at the clock takes a twentieth of a second."""
     ticks = itertools.count()
-    monkeypatch.setattr(training.time, "monotonic", lambda: next(ticks) / 10)
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(ticks) / 20)
 
 
-def _trainer(folder: Path, *, deadline: float | None = None) -> Trainer[nn.Linear]:
+def _trainer(folder: Path, *, deadline: float | None = None, **settings: Any) -> Trainer[nn.Linear]:
     torch.manual_seed(0)
     recipe = Recipe(learning_rate=0.1, decay=0.5)
     network = nn.Linear(3, 1)
-    return Trainer("line", network, recipe, folder=folder, seconds=20, deadline=deadline)
+    return Trainer(
+        "line", network, recipe, folder=folder, seconds=20, deadline=deadline, settings=settings
+    )
 
 
 @pytest.mark.usefixtures("clock")
@@ -226,6 +240,58 @@ def test_training_goes_on_where_it_left(tmp_path: Path) -> None:
     assert (tmp_path / "line.json").exists()
 
 
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    _trainer(tmp_path, rank=4, weights=(1.0, 2.0), clips=100).save()
+    again = _trainer(tmp_path, rank=4, weights=(1.0, 2.0), clips=200, new="setting")
+    assert again.record.settings["clips"] == 100  # as it began
+    with pytest.raises(InputError, match=r"line\.pt was made with rank 4, and 8 is asked for"):
+        _trainer(tmp_path, rank=8)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_checkpoint_is_as_old_as_is_said_whenever_losses_are_told(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path)
+    for _ in range(30):
+        trainer.step(trainer.network.weight.square().sum(), log_every=1000, save_every_seconds=1)
+    assert 10 < _trainer(tmp_path).record.steps <= 30
+
+
+def test_what_is_kept_for_a_run_comes_back_with_its_checkpoint(tmp_path: Path) -> None:
+    first = _trainer(tmp_path)
+    first.kept = {"target": torch.arange(3.0)}
+    first.save()
+    assert torch.equal(_trainer(tmp_path).kept["target"], torch.arange(3.0))
+
+
+def test_a_vae_goes_on_towards_the_code_that_it_began_with(
+    bank: SpeechBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(12)
+    video = torch.randint(256, (2, 17, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    frames = train_vae.Frames(video, torch.zeros(2, 17, 4), torch.zeros(2, 17, 4))
+    monkeypatch.setattr(train_vae, "draw_bank", lambda *_, **__: frames)
+    monkeypatch.setattr(train_vae, "score", lambda *_: {})
+    monkeypatch.setattr(train_vae, "_measure_latents", lambda *_, **__: None)
+    course = replace(FIRST, shapes=(Shape(32, 32, 17),), decoder_width=8)
+    codes = []
+    for _ in range(2):
+        train_vae.train_vae(
+            bank,
+            bank,
+            folder=tmp_path,
+            seconds=1,
+            deadline=0,
+            clips=2,
+            batch=1,
+            course=course,
+            device=torch.device("cpu"),
+        )
+        codes.append(torch.load(tmp_path / "vae.pt", weights_only=True)["kept"])
+        frames.video.copy_(255 - frames.video.flip(1))  # other clips
+    assert codes[0].keys() == {"mean", "components"}
+    assert all(torch.equal(codes[0][name], codes[1][name]) for name in codes[0])
+
+
 def test_the_learning_rate_rises_and_falls() -> None:
     recipe = Recipe(learning_rate=1.0, warm_up=0.1, final_share=0.05)
     rates = [recipe.rate(progress / 100) for progress in range(101)]
@@ -237,6 +303,10 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def test_a_part_that_was_not_trained_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nano vae"):
         read_average(tmp_path / "vae.pt", nn.Linear(1, 1))
+    with pytest.raises(FileNotFoundError, match="nano vae"):
+        train_vae.read_vae(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nano lips --further"):
+        read_average(tmp_path / "lips-further.pt", nn.Linear(1, 1))
 
 
 # ---- the speech encoder, trained further
@@ -299,6 +369,13 @@ def test_an_encoder_and_its_pack_are_exported_into_the_transformer(
     build_transformer().half().save_pretrained(weights / "transformer")
     build_speech_encoder().half().save_pretrained(weights / "speech_encoder")
     before = load_file(weights / "transformer" / "diffusion_pytorch_model.safetensors")
+    # Changes of the pack that was there before are for that one.
+    changes = {
+        layer: (torch.ones(1, 8), torch.ones(8, 1)) for layer in (PACK, "blocks.0.ffn.net.2")
+    }
+    write_changes(changes, weights, FIRST_CHANGES)
+    write_changes({PACK: changes[PACK]}, weights, FURTHER)
+    write_records(weights, {"emphasis": {}, "attunement": {}})
     train_speech_encoder(
         bank,
         bank,
@@ -317,6 +394,9 @@ def test_an_encoder_and_its_pack_are_exported_into_the_transformer(
     assert before.keys() == after.keys()
     assert "audio_proj.proj.weight" in changed
     assert all(name.startswith("audio_proj.") for name in changed)
+    assert read_changes(weights, FIRST_CHANGES).keys() == changes.keys() - {PACK}
+    assert not changes_file(weights, FURTHER).exists()
+    assert read_records(weights).keys() == {"emphasis", "speech-encoder"}
     probe = json.loads((weights / "training.json").read_text())["speech-encoder"]["probes"][-1]
     assert {"opening", "code opening"} <= probe.keys()
 
@@ -353,7 +433,7 @@ def test_a_transformer_is_emphasised_once(bank: SpeechBank, tmp_path: Path) -> N
     after = load_file(tmp_path / "transformer" / "diffusion_pytorch_model.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if name.startswith("audio_cond_projs.")}
-    with pytest.raises(ValueError, match="already"):
+    with pytest.raises(InputError, match="already"):
         emphasise(tmp_path, bank, windows=8)
     # One that is exported after it is another one.
     torch.save({"average": Generator().state_dict()}, tmp_path / "fold.pt")

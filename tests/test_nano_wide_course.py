@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from omniavatar.models.whole_sequence import encode_whole
-from omniavatar.nano import rough_speech
+from omniavatar.nano import rough_speech, windows
 from omniavatar.nano.architecture import (
     build_speech_encoder,
     build_tokenizer,
@@ -24,6 +24,7 @@ from omniavatar.nano.course import WIDE, Course, Shape
 from omniavatar.nano.drawing import Pose, Presenters, regions, render, sample_presenters
 from omniavatar.nano.face_view import face_view
 from omniavatar.nano.generator import Generator
+from omniavatar.nano.probe import Probe
 from omniavatar.nano.prompts import (
     BEHAVIOURS,
     VOCABULARY,
@@ -32,17 +33,24 @@ from omniavatar.nano.prompts import (
     sentence,
     words_of,
 )
-from omniavatar.nano.reader import SIDE
+from omniavatar.nano.reader import SIDE, load_reader
 from omniavatar.nano.regions import inside
 from omniavatar.nano.rough_speech import roughen
 from omniavatar.nano.speech import VISEMES, SpeechBank, speech_bank
 from omniavatar.nano.train_fold import STEPS, fold_loss, sample_steps
-from omniavatar.nano.train_transformer import add_noise, drop_conditions, empty_prompt
+from omniavatar.nano.train_transformer import (
+    add_noise,
+    drop_conditions,
+    empty_prompt,
+    new_clips_a_step,
+)
 from omniavatar.nano.train_vae import _take_weights
 from omniavatar.nano.windows import (
     KNOWN_LATENTS,
     PROMPT_ROWS,
+    Latents,
     Windows,
+    load_speech_encoder,
     read_windows,
     tokenize,
     write_windows,
@@ -149,6 +157,21 @@ def test_full_sized_shapes_are_alike_in_work_and_each_aspect_has_one() -> None:
     assert (
         Course(name="one", look="drawn", shapes=WIDE.shapes, tokens=10).batch(WIDE.shapes[0]) == 1
     )
+
+
+def test_new_clips_are_counted_over_all_shapes() -> None:
+    # In 40 turns of six steps: five of each full size, eleven of the small one.
+    assert new_clips_a_step(WIDE) == pytest.approx((5 * 5 + 11) / 240)
+
+
+def test_a_probe_shows_what_its_course_teaches(
+    nano_bank: SpeechBank, nano_latents: Latents
+) -> None:
+    weights, device = weights_folder(), torch.device("cpu")
+    encoder, reader = load_speech_encoder(weights, device), load_reader(weights / "reader")
+    course = replace(SMALL, look="drawn", shapes=(Shape(32, 32, 5),), behaviours=("waving", "sad"))
+    probe = Probe(nano_bank, nano_latents, encoder, reader, course=course, clips=2, device=device)
+    assert [WIDE_BEHAVIOURS[n] for n in probe._clips.behaviour] == ["waving", "sad"]
 
 
 def framed(person: Presenters, *, size: float, x: float, y: float) -> Presenters:
@@ -317,7 +340,9 @@ def test_a_narrower_decoder_is_left_new_behind_the_same_encoder(tmp_path: Path) 
         assert torch.equal(value, wanted[name]), name
 
 
-def test_windows_of_each_shape_are_kept_apart(bank: SpeechBank, tmp_path: Path) -> None:
+def test_windows_of_each_shape_are_kept_apart_and_processes_share_them(
+    bank: SpeechBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(10)
     build_vae(decoder_width=SMALL.decoder_width).save_pretrained(tmp_path / "vae")
     for number in (0, 1):
@@ -342,6 +367,19 @@ def test_windows_of_each_shape_are_kept_apart(bank: SpeechBank, tmp_path: Path) 
         assert not torch.equal(read.latents[0], read.latents[count // 2])  # of the other number
     with pytest.raises(FileNotFoundError, match="64x32x17"):
         read_windows(tmp_path, Shape(64, 32, 17), encoder, device)
+
+    # Of two files, two processes read one each, and of four each takes its share of both.
+    shape = SMALL.shapes[0]
+    whole = read_windows(tmp_path, shape, encoder, device).latents
+    for count, lengths in ((2, [3, 3]), (4, [2, 2, 1, 1])):
+        monkeypatch.setattr(windows, "processes", lambda count=count: count)
+        shares = []
+        for number in range(count):
+            monkeypatch.setattr(windows, "rank", lambda number=number: number)
+            shares.append(read_windows(tmp_path, shape, encoder, device).latents)
+        assert [len(share) for share in shares] == lengths
+        found = {latents.sum().item() for latents in torch.cat(shares)}
+        assert found == {latents.sum().item() for latents in whole}
 
 
 def test_every_word_of_every_prompt_is_known() -> None:

@@ -75,7 +75,7 @@ class Predictor(BasePredictor):
             le=7200.0,
         ),
         resolution: str = Input(
-            description="small videos (nano) are quicker to make; large ones (1.3B and 14B, 720p) take about five times the work, and their authors call them less stable",
+            description="small videos (nano) are quicker to make; large ones (1.3B and 14B, 720p) take about seven times the work, and their authors call them less stable",
             default="standard",
             choices=["standard", "small", "large"],
         ),

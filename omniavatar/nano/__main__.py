@@ -13,15 +13,17 @@
     python -m omniavatar.nano export --only fold
     python -m omniavatar.nano emphasise       let the transformer do all of what it hears
     python -m omniavatar.nano expert          train a reader of mouths for the next part
-    python -m omniavatar.nano lips            train low-rank changes on what is read off videos
+    python -m omniavatar.nano lips --observer FOLDER  train low-rank changes on what is seen
     python -m omniavatar.nano export --only lips
+    python -m omniavatar.nano lips --observer FOLDER --further  train more of them, over those
+    python -m omniavatar.nano export --only lips-further
     python -m omniavatar.nano attune --further FOLDER  let it hear other speech, of a folder
     python -m omniavatar.nano prompts --observer FOLDER  let it do more of what prompts say
     python -m omniavatar.nano export --only prompts
     python -m omniavatar.nano films FILE.json ...  a contact sheet of videos made from requests
     python -m omniavatar.nano show            README's sheet and loop, of presenters never seen
-    python -m omniavatar.nano evaluate        measure the bundled model, through the pipeline
-    python -m omniavatar.nano evaluate --full  the same against every bar, part by part
+    python -m omniavatar.nano evaluate        whether the bundled model talks and stays itself
+    python -m omniavatar.nano evaluate --full  the bundled model against every bar, part by part
     python -m omniavatar.nano fetch           recorded speech and a second synthesiser for that
     python -m omniavatar.nano observer        train evaluation's observer of heads, eyes and smiles
     python -m omniavatar.nano judge           train its judge of behaviours, for that observer
@@ -36,20 +38,30 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omniavatar.errors import InputError, OmniAvatarError
+
 if TYPE_CHECKING:
     import torch
 
+    from omniavatar import GenerationRequest
     from omniavatar.nano.speech import SpeechBank
 
 TRAINING_PARTS = {
     "speech-encoder": 170, "vae": 417, "reader": 90, "transformer": 900, "fold": 312,
     "expert": 150, "lips": 600, "prompts": 330,
 }  # fmt: skip
-"""Parts, and the seconds that each had on the card that the bundled weights were trained on."""
+"""Parts, and the seconds of each unless told otherwise, meant for such a card as trained the
+bundled weights. What those took, in several runs, is in `training.json`."""
+
+EXPORTED_PARTS = (*(part for part in TRAINING_PARTS if part != "expert"), "lips-further")
+
+COURSE_NAMES = ("first", "wide", "drawn", "close", "short")
+"""Of `course.COURSES`: to import that takes seconds."""
 
 FULL_PARTS = (
     "speed", "vae", "speech", "identity", "behaviours", "flite", "recordings", "drawings",
@@ -57,11 +69,24 @@ FULL_PARTS = (
 )  # fmt: skip
 """Of `evaluate --full`."""
 
+BRIEF_PARTS = ("vae", "speech", "identity")
+"""Of `evaluate` alone."""
+
+_FOR_FULL = ("parts", "look", "recordings", "sheets")
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one part; 0 when it is done, 1 when evaluation misses a bar."""
+    """Run one part; 0 when it is done, 1 when evaluation misses a bar, 2 when it can not be run."""
     started = time.monotonic()
     options = _parser().parse_args(arguments)
+    try:
+        return _run(options, started)
+    except (OmniAvatarError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace, started: float) -> int:
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)7d %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if options.part == "evaluate":
@@ -81,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif options.part == "attune":
         _attune(options)
     elif options.part == "fetch":
-        return _fetch(options)
+        _fetch(options)
     elif options.part == "observer":
         _train_observer(options)
     elif options.part == "judge":
@@ -114,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
     data = parts.add_parser("data", help="draw a contact sheet")
     data.add_argument("--sheet", type=Path, default=Path("build/nano/data.png"))
-    data.add_argument("--clips", type=int, default=14)
+    data.add_argument("--clips", type=_at_least(1), default=14)
     data.add_argument("--seed", type=int, default=1)
     _add_course(data)
 
@@ -137,10 +162,12 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "lips":
             part.add_argument("--further", action="store_true", help="over exported changes")
-            part.add_argument("--observer", type=Path, help="another than evaluation's")
-        elif name == "prompts":
+        if name in ("lips", "prompts"):
             part.add_argument(
-                "--observer", type=Path, required=True, help="another than evaluation's, and judge"
+                "--observer",
+                type=Path,
+                required=True,
+                help="folder of another than evaluation's; for prompts with its judge",
             )
 
     takes = parts.add_parser("takes", help="draw the transformer's clips before there is a VAE")
@@ -165,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
 
     export = parts.add_parser("export", help="write the bundled checkpoint")
     export.add_argument("--weights", type=Path, help="default: omniavatar/nano/weights")
-    export.add_argument("--only", nargs="+", help="parts to write")
+    export.add_argument("--only", nargs="+", choices=EXPORTED_PARTS, help="parts to write")
 
     films = parts.add_parser("films", help="draw a contact sheet of videos")
     films.add_argument("requests", nargs="+", type=Path, help="request files to make them from")
@@ -189,14 +216,20 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--look", default="drawn", choices=("drawn", "wide"), help="of presenters")
 
     evaluate = parts.add_parser("evaluate", help="measure the bundled model")
-    evaluate.add_argument("--json", type=Path, help="write the measurements here")
+    evaluate.set_defaults(refuse=evaluate.error)
+    evaluate.add_argument("--json", type=Path, help="write figures here, and go on from them")
     evaluate.add_argument("--sheet", type=Path, help="write a contact sheet here")
-    evaluate.add_argument("--clips", type=int, default=28, help="clips of two chunks")
+    evaluate.add_argument(
+        "--clips",
+        type=_at_least(2),  # each is compared with the speech of another
+        default=28,
+        help="clips of two chunks",
+    )
     evaluate.add_argument("--folder", type=Path, help="another checkpoint in the same layout")
     full = evaluate.add_argument_group("with --full")
-    full.add_argument("--full", action="store_true", help="every bar; goes on from its --json")
+    full.add_argument("--full", action="store_true", help="every bar")
     full.add_argument("--parts", nargs="+", choices=FULL_PARTS, help="only these")
-    full.add_argument("--look", default="drawn", choices=("drawn", "wide"), help="of presenters")
+    full.add_argument("--look", choices=("drawn", "wide"), help="of presenters; default: drawn")
     full.add_argument("--recordings", type=Path, help="folder of recorded speech")
     full.add_argument("--sheets", type=Path, help="folder for pages of pictures")
 
@@ -220,7 +253,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_course(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--course", default="first", help="first, or wide: more of everything")
+    parser.add_argument(
+        "--course", default="first", choices=COURSE_NAMES, help="wide: more of everything"
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """What argparse takes as a type."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return number
 
 
 def _make_speech(options: argparse.Namespace) -> None:
@@ -317,8 +363,8 @@ def _train(options: argparse.Namespace, deadline: float) -> None:
         train_lips(
             held_out,
             _weights(options),
-            further=options.further,
             observer=options.observer,
+            further=options.further,
             **common,
         )
     elif options.part == "prompts":
@@ -371,23 +417,34 @@ def _draw_sheet(options: argparse.Namespace) -> None:
 
 
 def _make_films(options: argparse.Namespace) -> None:
-    import json
     import tempfile
 
-    from omniavatar import AvatarPipeline, GenerationRequest
+    from omniavatar import AvatarPipeline
     from omniavatar.nano.sheet import write_film_sheet
 
+    requests = [_read_request(path) for path in options.requests]
     pipeline = AvatarPipeline.from_pretrained("nano")
-    portraits, films = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for number, path in enumerate(options.requests):
-            values = json.loads(path.read_text(encoding="utf-8"))
-            files = {name: path.parent / values[name] for name in ("image", "audio")}
-            request = GenerationRequest.from_mapping({**values, **files})
-            film = Path(folder) / f"{number}.mp4"
-            portraits.append(request.image)
-            films.append(pipeline.generate(request, film).path)
-        write_film_sheet(portraits, films, options.sheet)
+        films = [
+            pipeline.generate(request, Path(folder) / f"{number}.mp4").path
+            for number, request in enumerate(requests)
+        ]
+        write_film_sheet([request.image for request in requests], films, options.sheet)
+
+
+def _read_request(path: Path) -> "GenerationRequest":
+    import json
+
+    from omniavatar import GenerationRequest
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        files = {name: path.parent / values[name] for name in ("image", "audio")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} is no request: give a JSON object with the files image and audio."
+        ) from error
+    return GenerationRequest.from_mapping({**values, **files})
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -403,45 +460,37 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    if options.full:
-        return _evaluate_fully(options)
-    from omniavatar.nano.evaluate import evaluate
-    from omniavatar.nano.figures import as_table, write_json
-
-    figures = evaluate(clips=options.clips, folder=options.folder, sheet=options.sheet)
-    print(as_table(figures))
-    if options.json is not None:
-        write_json(figures, options.json)
-    return 1 if any(figure.is_met is False for figure in figures) else 0
-
-
-def _evaluate_fully(options: argparse.Namespace) -> int:
+    without_effect = [name for name in _FOR_FULL if getattr(options, name) is not None]
+    if without_effect and not options.full:
+        options.refuse(f"--{without_effect[0]} has no effect without --full: add that.")
+    if options.sheet and options.full:
+        options.refuse("--sheet has no effect with --full: use --sheets FOLDER.")
     from omniavatar.nano.figures import as_table
     from omniavatar.nano.full_evaluation import default_subject, evaluate_fully
+    from omniavatar.nano.sheet import write_sheet
 
     subject = default_subject(
         folder=options.folder,
         clips=options.clips,
-        look=options.look,
+        look=options.look or "drawn",
         recordings=options.recordings,
         sheets=options.sheets,
     )
-    figures = evaluate_fully(subject, parts=options.parts, json_path=options.json)
+    parts = options.parts if options.full else BRIEF_PARTS
+    figures = evaluate_fully(subject, parts=parts, json_path=options.json)
+    if options.sheet is not None:
+        filmed = subject.presenters
+        write_sheet(filmed.made, filmed.truth.frames[:, 1:], options.sheet)
     print(as_table(figures))
     return 1 if any(figure.is_met is False for figure in figures) else 0
 
 
-def _fetch(options: argparse.Namespace) -> int:
+def _fetch(options: argparse.Namespace) -> None:
     from omniavatar.nano.debian import FOLDER, PACKAGES, fetch_packages
 
     folder = options.to or FOLDER
-    try:
-        fetch_packages(folder)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 1
+    fetch_packages(folder)
     print(f"{', '.join(PACKAGES)}: in {folder}")
-    return 0
 
 
 def _train_observer(options: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
+from omniavatar.errors import InputError
 from omniavatar.models.transformer import AudioPack
 from omniavatar.nano.audio_code import (
     as_rows,
@@ -104,15 +105,16 @@ def attune(
         encoder: the exported one.
 
     Raises:
-        ValueError: this pack was attuned before.
+        InputError: this pack was attuned before.
     """
     records = read_records(weights)
     if RECORD in records:
-        raise ValueError("This audio pack is attuned already: export its changes again first.")
+        raise InputError("This audio pack is attuned already: export its changes again first.")
     network = Generator.load(weights)
+    merge_changes(network, read_changes(weights, FIRST))
+    # What is written takes the place of what `FURTHER` changes of the pack, but not `FIRST`.
     original = network.transformer.audio_proj.proj.weight.clone()
-    for name in (FIRST, FURTHER):
-        merge_changes(network, read_changes(weights, name))
+    merge_changes(network, read_changes(weights, FURTHER))
     pack = network.transformer.audio_proj.requires_grad_(False)
     known, more, test = (Heard.of(each, encoder) for each in (bank, further, held_out))
     scores = [readings(pack, known, test)]

@@ -53,6 +53,17 @@ def write_changes(matrices: Matrices, weights: Path, name: str = FIRST) -> None:
     save_file(tensors, file, {"format": "pt"})
 
 
+def drop_layer(weights: Path, layer: str, name: str = FIRST) -> None:
+    """Take the change of one layer out of the file, and the file away if it holds no other."""
+    matrices = read_changes(weights, name)
+    if matrices.pop(layer, None) is None:
+        return
+    if matrices:
+        write_changes(matrices, weights, name)
+    else:
+        changes_file(weights, name).unlink()
+
+
 def read_changes(weights: Path, name: str = FIRST) -> dict[str, tuple[Tensor, Tensor]]:
     """What `write_changes` wrote, in float32; empty where there is nothing."""
     file = changes_file(weights, name)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from omniavatar.errors import InputError
 from omniavatar.models.transformer import FRAMES_PER_LATENT
 from omniavatar.nano.audio_code import (
     change_transformer,
@@ -70,11 +71,11 @@ def emphasise(
         windows: of five seconds, in which is found how the code says what the mouth does.
 
     Raises:
-        ValueError: this transformer was changed before.
+        InputError: this transformer was changed before.
     """
     records = read_records(weights)
     if RECORD in records:
-        raise ValueError("This transformer is emphasised already: export it again first.")
+        raise InputError("This transformer is emphasised already: export it again first.")
     device = torch.device("cpu")
     generator = torch.Generator().manual_seed(61)
     heard = sample_speech(speech, count=windows, rows=125, generator=generator, device=device)

@@ -10,32 +10,47 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from omniavatar.nano.architecture import SIZE, build_speech_encoder, build_tokenizer
+from omniavatar.nano.attunement import LAYER as PACK
 from omniavatar.nano.attunement import RECORD as ATTUNEMENT
 from omniavatar.nano.audio_code import write_pack
-from omniavatar.nano.changes import FIRST, FURTHER, PROMPTS, changes_file, write_changes
+from omniavatar.nano.changes import (
+    FIRST,
+    FURTHER,
+    PROMPTS,
+    changes_file,
+    drop_layer,
+    write_changes,
+)
 from omniavatar.nano.clips import sample_clips
 from omniavatar.nano.emphasis import RECORD
 from omniavatar.nano.generator import Generator
 from omniavatar.nano.prompts import VOCABULARY
 from omniavatar.nano.reader import Reader
 from omniavatar.nano.speech import SpeechBank
+from omniavatar.nano.train_lips import ADAPTER, FURTHER_PART, changes_of
 from omniavatar.nano.train_lips import PART as LIPS
-from omniavatar.nano.train_lips import changes_of
 from omniavatar.nano.train_speech_encoder import SpeechReader
 from omniavatar.nano.train_vae import read_vae
 from omniavatar.nano.training import (
     read_average,
     read_average_state,
+    read_record,
     read_records,
     write_records,
 )
 from omniavatar.nano.windows import Latents
 
-PARTS = ("vae", "speech-encoder", "reader", "transformer", "fold", "lips", "prompts")
+PARTS = (
+    "vae", "speech-encoder", "reader", "transformer", "fold", LIPS, FURTHER_PART, PROMPTS,
+)  # fmt: skip
 """Trained parts, in the order in which they depend on each other."""
 
-CHANGES = {FIRST: LIPS, FURTHER: f"{LIPS}, further", PROMPTS: PROMPTS}
-"""What the records call the changes, each of which was trained over those before it."""
+CHANGES = {
+    FIRST: (LIPS, ADAPTER, LIPS),
+    FURTHER: (FURTHER_PART, ADAPTER, f"{LIPS}, further"),
+    PROMPTS: (PROMPTS, PROMPTS, PROMPTS),
+}
+"""Of changes, each trained over those before: part, adapter, and what the records call them."""
 
 
 def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ...] = PARTS) -> None:
@@ -49,14 +64,19 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         FileNotFoundError: a part has not been trained.
     """
     weights.mkdir(parents=True, exist_ok=True)
+    records = read_records(weights)
     if "vae" in only:
         read_vae(runs).half().save_pretrained(weights / "vae")
         write_preview(weights, speech)
     if "speech-encoder" in only:
         hearing = read_average(runs / "speech-encoder.pt", SpeechReader(build_speech_encoder()))
         hearing.encoder.half().save_pretrained(weights / "speech_encoder")
-        if _record(runs, "speech-encoder")["settings"]["audio_pack"]:
+        if read_record(runs, "speech-encoder")["settings"]["audio_pack"]:
             write_pack(hearing.pack, weights)
+            # What was changed of the pack before was for the other one.
+            for name in (FIRST, FURTHER):
+                drop_layer(weights, PACK, name)
+            records.pop(ATTUNEMENT, None)
     if "reader" in only:
         reader = read_average(runs / "reader.pt", Reader())
         (weights / "reader").mkdir(exist_ok=True)
@@ -68,34 +88,27 @@ def export(runs: Path, weights: Path, *, speech: SpeechBank, only: tuple[str, ..
         generator.transformer.half().save_pretrained(weights / "transformer")
         generator.text_encoder.half().save_pretrained(weights / "text_encoder")
         build_tokenizer(VOCABULARY).save_pretrained(weights / "tokenizer")
-    records = read_records(weights)
     if not {"transformer", "fold"}.isdisjoint(only):
         # What was emphasised and changed is not there any more.
         records.pop(RECORD, None)
         _drop_changes(weights, records, tuple(CHANGES))
-    new = {part: _record(runs, part) for part in only}
-    if LIPS in only:
-        name = FURTHER if new[LIPS]["settings"]["further"] else FIRST
-        _drop_changes(weights, records, (FURTHER, PROMPTS))
-        write_changes(changes_of(read_average_state(runs / "lips.pt"), LIPS), weights, name)
-        new[CHANGES[name]] = new.pop(LIPS)
-    if PROMPTS in only:
-        state = read_average_state(runs / "prompts.pt")
-        write_changes(changes_of(state, PROMPTS), weights, PROMPTS)
+    for number, (name, (part, adapter, _)) in enumerate(CHANGES.items()):
+        if part in only:
+            matrices = changes_of(read_average_state(runs / f"{part}.pt"), adapter)
+            _drop_changes(weights, records, tuple(CHANGES)[number:])
+            write_changes(matrices, weights, name)
+    called = {part: record for part, _, record in CHANGES.values()}
+    new = {called.get(part, part): read_record(runs, part) for part in only}
     write_records(weights, {**records, **new})
 
 
 def _drop_changes(weights: Path, records: dict[str, Any], names: tuple[str, ...]) -> None:
     """What was trained over something that is replaced; what was attuned is among `FURTHER`."""
     for name in names:
-        records.pop(CHANGES[name], None)
+        records.pop(CHANGES[name][2], None)
         changes_file(weights, name).unlink(missing_ok=True)
-    records.pop(ATTUNEMENT, None)
-
-
-def _record(runs: Path, part: str) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((runs / f"{part}.json").read_text())
-    return record
+    if FURTHER in names:
+        records.pop(ATTUNEMENT, None)
 
 
 def write_preview(weights: Path, speech: SpeechBank) -> None:

@@ -1,9 +1,7 @@
-"""Measures beside their ceilings and bars: as a table for people and as JSON for programs."""
+"""Measures beside their ceilings and bars: as a table for people, as mappings for programs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -74,8 +72,3 @@ def from_mapping(values: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
         Figure(**{name: value for name, value in figure.items() if name != "met"})
         for figure in values.values()
     ]
-
-
-def write_json(figures: Sequence[Figure], path: Path) -> None:
-    """Write the figures by name."""
-    path.write_text(json.dumps(to_mapping(figures), indent=1) + "\n", encoding="utf-8")

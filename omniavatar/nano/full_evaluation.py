@@ -1,4 +1,4 @@
-"""Everything that the bundled model is held to, part by part: `evaluate --full`.
+"""Everything that the bundled model is held to, part by part: what `evaluate` measures.
 
 Presenters, voices and sentences are none that training has seen; requests have the shipped default
 settings. What is measured is kept in a JSON file, so that a run that was stopped goes on.
@@ -46,6 +46,7 @@ from omniavatar.nano.identity import (
 from omniavatar.nano.long_clip import Endurance, chunks_through_vae, long_figures, measure_endurance
 from omniavatar.nano.mouths import closed_share, envelope, mouth_figures, read_mouths
 from omniavatar.nano.observer import Observer, load_observer
+from omniavatar.nano.other_hands import FOLDER as PICTURES
 from omniavatar.nano.other_hands import (
     LEADING_SILENCE,
     Kept,
@@ -60,11 +61,11 @@ from omniavatar.nano.other_hands import (
 from omniavatar.nano.presenters import Look
 from omniavatar.nano.prompts import BEHAVIOURS, WIDE_BEHAVIOURS
 from omniavatar.nano.reader import Reader, load_reader
-from omniavatar.nano.recordings import cut_recordings, find_recordings
+from omniavatar.nano.recordings import cut_recordings, find_recordings, follow_loudness
 from omniavatar.nano.regions import inside
 from omniavatar.nano.sheet import write_rows
 from omniavatar.nano.speech import ROWS_PER_SECOND, Manner, SpeechBank, speech_bank
-from omniavatar.nano.train_speech_encoder import correlation
+from omniavatar.nano.training import RECORDS
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Subject:
     Attributes:
         folder: the checkpoint, in the layout of the bundled one.
         clips: talking presenters; the other parts follow it.
+        frames: of their clips, the portrait's own included.
+        vae_clips: short ones on which the VAE is measured by itself.
         recordings: the user's folder of recorded speech, or None.
         sheets: where pages of pictures go, or None.
         seed: of presenters, sentences and voices; training used other seeds and other voices.
@@ -94,6 +97,8 @@ class Subject:
 
     folder: Path
     clips: int
+    frames: int = TWO_CHUNKS
+    vae_clips: int = VAE_CLIPS
     look: Look = "drawn"
     recordings: Path | None = None
     sheets: Path | None = None
@@ -117,12 +122,18 @@ class Subject:
 
     @cached_property
     def presenters(self) -> "Filmed":
-        truth = self.draw(self.bank, count=self.clips, seed=self.seed, behaviours=self.behaviours)
-        made = film_clips(self.pipeline, truth, frames=TWO_CHUNKS)
+        truth = self.draw(
+            self.bank,
+            count=self.clips,
+            seed=self.seed,
+            behaviours=self.behaviours,
+            frames=self.frames,
+        )
+        made = film_clips(self.pipeline, truth, frames=self.frames)
         filmed = Filmed(truth, made, through_vae(self.pipeline.models.vae, truth.frames))
         if self.sheets is not None:
             rows = [
-                [row[i] for i in _moments(TWO_CHUNKS - 1)]
+                [row[i] for i in _moments(self.frames - 1)]
                 for clip, own in zip(made, truth.frames[:, 1:], strict=True)
                 for row in (own, clip)
             ]
@@ -155,6 +166,10 @@ class Subject:
             continuation_share=0.0,
             look=self.look,
         )
+
+    def find_recordings(self) -> list[Path]:
+        """See `recordings.find_recordings`."""
+        return find_recordings(self.recordings, DEBIAN, count=self.share(0.2, least=2))
 
     @cached_property
     def observer(self) -> Observer:
@@ -217,10 +232,19 @@ def _key(subject: Subject) -> dict[str, Any]:
     package = Path(omniavatar.__file__).parent
     serving = package / "serving"
     code = [path for path in package.rglob("*.py") if not path.is_relative_to(serving)]
+    files = [path for end in ("safetensors", "json") for path in subject.folder.rglob(f"*.{end}")]
+    try:
+        heard = subject.find_recordings()
+    except FileNotFoundError:
+        heard = []
     return {
-        "weights": _digest(subject.folder.rglob("*.safetensors")),
+        "weights": _digest(path for path in files if path.name != RECORDS),
         "code": _digest(code),
+        "pictures": _digest(path for path in PICTURES.rglob("*") if path.is_file()),
+        "recordings": _digest(heard),
         "clips": subject.clips,
+        "frames": subject.frames,
+        "vae_clips": subject.vae_clips,
         "seed": subject.seed,
         "look": subject.look,
     }
@@ -237,8 +261,12 @@ def _read(path: Path | None, key: dict[str, Any]) -> dict[str, Any]:
     if path is None or not path.exists():
         return {}
     stored = json.loads(path.read_text(encoding="utf-8"))
-    same = all(stored.get(name) == value for name, value in key.items())
-    return stored["parts"] if same else {}
+    changed = {name for name, value in key.items() if stored.get(name) != value}
+    if not changed:
+        return stored["parts"]
+    # Only one part hears recordings: whoever gives them later keeps what the others took hours for.
+    others = {name: part for name, part in stored["parts"].items() if name != "recordings"}
+    return others if changed == {"recordings"} else {}
 
 
 def _speech(subject: Subject) -> list[Figure]:
@@ -276,7 +304,7 @@ def _flite(subject: Subject) -> list[Figure]:
 
 
 def _recordings(subject: Subject) -> list[Figure]:
-    paths = find_recordings(subject.recordings, DEBIAN, count=subject.share(0.2, least=2))
+    paths = subject.find_recordings()
     waveforms, is_silent = cut_recordings(
         paths, frames=TWO_CHUNKS - 1, silence_frames=SILENCE_FRAMES
     )
@@ -292,19 +320,16 @@ def _recordings(subject: Subject) -> list[Figure]:
         ]
     )
     opening = read_mouths(subject.reader, made, truth.presenters)[..., 0]
-    loudness = envelope(waveforms)
-    follows = [
-        correlation(one[~quiet], loud[~quiet]).item()
-        for one, loud, quiet in zip(opening, loudness, is_silent, strict=True)
-    ]
+    follows = follow_loudness(opening, waveforms)
     true_opening = read_mouths(subject.reader, truth.frames[:, 1:], truth.presenters)[..., 0]
     wanted = truth.mouth[:, 1:, 0]
-    said = envelope(truth.waveform[:, : (TWO_CHUNKS - 1) * SAMPLES_PER_ROW])
+    said = truth.waveform[:, : (TWO_CHUNKS - 1) * SAMPLES_PER_ROW]
+    true_follows = follow_loudness(true_opening, said)
     return [
         Figure(
             name="recordings: opening follows loudness",
             value=sum(follows) / len(follows),
-            true=correlation(true_opening, said).mean().item(),
+            true=sum(true_follows) / len(true_follows),
             bar=0.6,
             note=f"{len(paths)} recordings; true: drawn mouths of espeak-ng's speech",
         ),
@@ -325,8 +350,8 @@ def _recordings(subject: Subject) -> list[Figure]:
 def _vae(subject: Subject) -> list[Figure]:
     seed = subject.seed + 3
     truth = subject.draw(
-        speech_bank(VAE_CLIPS, 4.0, seed=seed, held_out=True),
-        count=VAE_CLIPS,
+        speech_bank(subject.vae_clips, 4.0, seed=seed, held_out=True),
+        count=subject.vae_clips,
         seed=seed,
         behaviours=None,
         frames=9,
@@ -353,7 +378,7 @@ def _identity(subject: Subject) -> list[Figure]:
         made=each(filmed.made),
         true=each(truth.frames[:, 1:]),
         decoded=each(filmed.decoded[:, 1:]),
-        true_energy=portrait_energy(truth, truth.reference),
+        frozen=each(truth.reference[:, None].expand_as(filmed.made)),
         # Frame 0 depends on no other: it is the portrait as the VAE gives it back.
         decoded_energy=portrait_energy(truth, filmed.decoded[:, 0]),
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
+from omniavatar.errors import InputError
 from omniavatar.nano.audio_code import line_through, read_off
 from omniavatar.nano.espeak import SAMPLE_RATE
 from omniavatar.nano.mouths import envelope
@@ -49,7 +50,7 @@ def further_speech(folder: Path, bank: SpeechBank, encoder: Wav2Vec2Model) -> Sp
 
     Raises:
         FileNotFoundError: there is no sound in the folder.
-        ValueError: a file has another rate or more than one channel.
+        InputError: a file has another rate or more than one channel.
     """
     count = bank.samples.shape[1]
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".wav", ".flac", ".ogg"))
@@ -101,7 +102,7 @@ def _read(path: Path, count: int) -> Tensor:
 
     samples, rate = librosa.load(path, sr=None, mono=False, duration=count / SAMPLE_RATE)
     if rate != SAMPLE_RATE or samples.ndim > 1:
-        raise ValueError(
+        raise InputError(
             f"{path} has {samples[..., 0].size} channels at {rate} Hz. Give mono, 16 kHz."
         )
     found = torch.zeros(count)

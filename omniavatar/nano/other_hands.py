@@ -22,6 +22,7 @@ from omniavatar.media.image import Box
 from omniavatar.nano.clips import Clips
 from omniavatar.nano.figures import Figure
 from omniavatar.nano.footage import through_vae
+from omniavatar.nano.identity import FROZEN
 from omniavatar.nano.probe import gradient_energy
 from omniavatar.nano.regions import inside
 from omniavatar.nano.train_speech_encoder import correlation
@@ -88,6 +89,7 @@ class Kept:
         colour: mean error of colours averaged over 8 x 8 pixels, mouth left out, of 255.
         still: everything but the head, dB against the picture.
         detail: gradient energy of the head over that of the picture after the VAE.
+        frozen_detail: the same of the picture itself.
         motion_inside: share of all motion that is inside mouth and jaw.
         mouth_motion: how far the mouth goes from its rest, mean over its box, of 255.
         contrast: the same over what the rest of the head does.
@@ -98,6 +100,7 @@ class Kept:
     colour: float
     still: float
     detail: float
+    frozen_detail: float
     motion_inside: float
     mouth_motion: float
     contrast: float
@@ -138,14 +141,16 @@ def measure_kept(
     lips = away[:, mouth].mean(1)
     energy = shown.diff(dim=0).abs().mean((0, 1))  # [h, w]
     outside_head = (shown - reference).square().mean(1)[:, ~head]
-    decoded_energy = gradient_energy(decoded[None, None], _pixels(picture.head, size))
+
+    def head_energy(clip: Tensor) -> float:
+        return gradient_energy(clip[None], _pixels(picture.head, size, len(clip))).mean().item()
+
+    decoded_energy = head_energy(decoded[None])
     return Kept(
         colour=_colour_error(shown, reference, mouth),
         still=10 * float((255**2 / outside_head.mean().clamp_min(1e-9)).log10()),
-        detail=(
-            gradient_energy(frames[None], _pixels(picture.head, size, len(frames))).mean()
-            / decoded_energy[0, 0]
-        ).item(),
+        detail=head_energy(frames) / decoded_energy,
+        frozen_detail=head_energy(portrait[None]) / decoded_energy,
         motion_inside=(energy[jaw].sum() / energy.sum().clamp_min(1e-9)).item(),
         mouth_motion=lips[spoken].mean().item(),
         contrast=(lips[spoken].mean() / away[spoken][:, head & ~jaw].mean().clamp_min(1e-3)).item(),
@@ -154,7 +159,7 @@ def measure_kept(
     )
 
 
-def _pixels(box: Box, size: int, frames: int = 1) -> Tensor:
+def _pixels(box: Box, size: int, frames: int) -> Tensor:
     """[1, frames, 4]."""
     return (torch.tensor(box) * size).expand(1, frames, 4)
 
@@ -253,8 +258,12 @@ def photograph_figures(
         Figure(
             name="photographs: head detail",
             value=_mean([one.detail for one in kept]),
-            decoded=1.0,
             bar=0.8,
+        ),
+        Figure(
+            name="photographs: head detail, frozen",
+            value=_mean([one.frozen_detail for one in kept]),
+            note=FROZEN,
         ),
         Figure(
             name="photographs: motion in mouth and jaw",

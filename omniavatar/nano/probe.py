@@ -44,7 +44,9 @@ class Probe:
     ) -> None:
         self._latents, self._reader = latents, reader
         shape = course.shapes[0]
-        self._behaviours = WIDE_BEHAVIOURS if course.look == "wide" else BEHAVIOURS
+        self._behaviours = course.behaviours or (
+            WIDE_BEHAVIOURS if course.look == "wide" else BEHAVIOURS
+        )
         self._clips = sample_clips(
             held_out,
             count=clips,

@@ -13,6 +13,8 @@ from omniavatar.media.speech import load_speech
 from omniavatar.nano.clips import SAMPLES_PER_ROW
 from omniavatar.nano.debian import RECORDINGS
 from omniavatar.nano.espeak import SAMPLE_RATE
+from omniavatar.nano.mouths import envelope
+from omniavatar.nano.train_speech_encoder import correlation
 
 CHOSEN = (
     "demo-congrats", "demo-moreinfo", "demo-instruct", "dir-intro", "vm-options", "demo-abouttotry",
@@ -69,5 +71,22 @@ def cut_recordings(
         part = samples[begin : begin + spoken]
         clip[: len(part)] = part * (0.6 / max(float(np.abs(part).max()), 1e-3))
     waveforms = torch.from_numpy(clips)
-    is_silent = (waveforms.unflatten(1, (-1, SAMPLES_PER_ROW)) == 0).all(2)
-    return waveforms, is_silent
+    return waveforms, digital_silence(waveforms)
+
+
+def digital_silence(waveforms: Tensor) -> Tensor:
+    """Which video frames hold nothing but zeros, [n, s] -> [n, t] bool."""
+    return (waveforms.unflatten(1, (-1, SAMPLES_PER_ROW)) == 0).all(2)
+
+
+def follow_loudness(opening: Tensor, waveforms: Tensor) -> list[float]:
+    """How far openings [n, t] go with the loudness of speech [n, s], where there is any sound.
+
+    In digital silence every mouth that closes at all would agree.
+    """
+    return [
+        correlation(one[~quiet], loud[~quiet]).item()
+        for one, loud, quiet in zip(
+            opening, envelope(waveforms), digital_silence(waveforms), strict=True
+        )
+    ]

@@ -48,8 +48,10 @@ RECIPE = Recipe(
     decay=0.99,
 )
 
-PART = "lips"
-"""Its name, and its adapter's."""
+PART, FURTHER_PART = "lips", "lips-further"
+"""Names of checkpoint and record, over the bare transformer and over the first changes."""
+
+ADAPTER = "lips"
 
 RANK = 4
 LAYERS = (
@@ -120,8 +122,8 @@ def train_lips(
     seconds: float,
     deadline: float,
     course: Course,
+    observer: Path,
     further: bool = False,
-    observer: Path | None = None,
     device: torch.device,
 ) -> None:
     """Train until the time is over.
@@ -129,9 +131,9 @@ def train_lips(
     Args:
         weights: where all other parts are exported.
         folder: with the windows, and the expert that `train_reader` made.
-        further: train over the first changes that are exported, which stay as they are.
         observer: where another observer is than evaluation's, so that nobody is taught to please
-            the one by whom all are measured; None takes evaluation's.
+            the one by whom all are measured.
+        further: train over the first changes that are exported, which stay as they are.
     """
     torch.manual_seed(81 + rank())
     latents, encoder = Latents.load(weights, device), load_speech_encoder(weights, device)
@@ -139,15 +141,15 @@ def train_lips(
     experts = Experts(
         latents,
         read_average(folder / "expert.pt", Reader()).to(device),
-        load_observer(observer or weights / "observer").to(device),
+        load_observer(observer).to(device),
     )
     before = Generator.load(weights).to(device).eval().requires_grad_(False)
     network = copy.deepcopy(before)
     if further:
         merge_changes(network, read_changes(weights, FIRST))
-    add_changes(network, LORA, PART)
+    add_changes(network, LORA, ADAPTER)
     trainer = Trainer(
-        PART,
+        FURTHER_PART if further else PART,
         network,
         RECIPE,
         folder=folder,
@@ -198,8 +200,11 @@ def teach(
     seed += trainer.record.steps + 100_000 * rank()
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed + 1)
+    is_new = trainer.record.steps == 0
+    before = probe.score(trainer.average, steps=steps) if is_new else {}
     trainer.prepared()
-    trainer.probe(**probe.score(trainer.average, steps=steps))
+    if is_new:
+        trainer.probe(**before)
 
     def step() -> Tensor:
         shape = course.shapes[trainer.record.steps % len(course.shapes)]
@@ -223,17 +228,17 @@ def merge_changes(network: Generator, matrices: Matrices) -> None:
         weight.data += (up @ down).to(weight.device)
 
 
-def add_changes(network: Generator, config: LoraConfig, part: str) -> None:
+def add_changes(network: Generator, config: LoraConfig, adapter: str) -> None:
     """Low-rank changes that change nothing yet, and are all that is trained."""
     network.requires_grad_(False)
-    network.transformer.add_adapter(config, adapter_name=part)
+    network.transformer.add_adapter(config, adapter_name=adapter)
 
 
-def changes_of(state: Mapping[str, Tensor], part: str) -> Matrices:
+def changes_of(state: Mapping[str, Tensor], adapter: str) -> Matrices:
     """Of a trained network's state, down and up of each layer: what `write_changes` takes."""
     found = {}
     for name, down in state.items():
-        layer, is_down, _ = name.removeprefix("transformer.").partition(f".lora_A.{part}.weight")
+        layer, is_down, _ = name.removeprefix("transformer.").partition(f".lora_A.{adapter}.weight")
         if is_down:
             found[layer] = (down, state[name.replace("lora_A", "lora_B")])
     return found

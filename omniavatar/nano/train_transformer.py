@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from omniavatar.nano.architecture import END, PAD, UNKNOWN, build_tokenizer
-from omniavatar.nano.course import Course
+from omniavatar.nano.course import Course, Shape
 from omniavatar.nano.generator import Generator, assemble, given_latents
 from omniavatar.nano.probe import Probe
 from omniavatar.nano.prompts import VOCABULARY
@@ -43,7 +43,9 @@ RECIPE = Recipe(
 LATER_RECIPE = replace(RECIPE, learning_rate=7e-4, decay=0.999)
 """For weights that are trained already."""
 
-NEW_CLIPS, NEW_CLIPS_EVERY_STEPS = 16, 40
+NEW_CLIPS, NEW_CLIPS_EVERY_TURNS = 16, 40
+"""Of 128 x 128 x 65 pixels, of larger shapes as many fewer; a turn is a step of every shape."""
+
 BORDER_WEIGHT = 2.0
 """On the first frame to generate: the one that has to fit what is given."""
 
@@ -89,7 +91,7 @@ def train_transformer(
             "course": course.name,
             "batch": [f"{course.batch(s)} x {s.name}" for s in dict.fromkeys(course.shapes)],
             "clips": processes() * sum(map(len, banks.values())),
-            "new_clips_a_step": NEW_CLIPS / NEW_CLIPS_EVERY_STEPS,
+            "new_clips_a_step": round(processes() * new_clips_a_step(course), 2),
             "weights": [MOUTH_WEIGHT, EYE_WEIGHT, HEAD_WEIGHT, MOVING_WEIGHT],
             "parameters": sum(p.numel() for p in network.parameters()),
         },
@@ -109,8 +111,8 @@ def train_transformer(
         shape = course.shapes[steps % len(course.shapes)]
         bank = banks[shape]
         turn = steps // len(course.shapes)
-        if turn % NEW_CLIPS_EVERY_STEPS == NEW_CLIPS_EVERY_STEPS - 1:
-            count = min(max(1, NEW_CLIPS * 1088 // shape.tokens), len(bank))
+        if turn % NEW_CLIPS_EVERY_TURNS == NEW_CLIPS_EVERY_TURNS - 1:
+            count = min(_new_clips(shape), len(bank))
             new = draw_takes(
                 speech,
                 tokenizer,
@@ -132,6 +134,15 @@ def train_transformer(
         probe=lambda: probe.score(trainer.average, sheet=sheet),
         probe_seconds=[150, *range(500, int(seconds), 500)],
     )
+
+
+def _new_clips(shape: Shape) -> int:
+    return max(1, NEW_CLIPS * 1088 // shape.tokens)
+
+
+def new_clips_a_step(course: Course) -> float:
+    """How many clips one process draws in a step, on the average."""
+    return sum(map(_new_clips, course.shapes)) / (len(course.shapes) * NEW_CLIPS_EVERY_TURNS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ look at.
 import json
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,14 @@ from omniavatar.nano.linear_code import LinearCode, to_blocks
 from omniavatar.nano.regions import inside, to_latent_cells
 from omniavatar.nano.sheet import write_sheet
 from omniavatar.nano.speech import SpeechBank
-from omniavatar.nano.training import Recipe, Trainer, in_bfloat16, read_average, train
+from omniavatar.nano.training import (
+    Recipe,
+    Trainer,
+    in_bfloat16,
+    read_average,
+    read_record,
+    train,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +156,9 @@ def train_vae(
         draw_bank(speech, clips, seed=1 + trainer.record.steps, course=course, device=device),
         seed=trainer.record.steps,
     )
-    code = _fit_linear_code(crops, batches=max(1, min(64, clips // 16)))
+    if not trainer.kept:  # of other clips it would be another code, and latents would turn
+        trainer.kept = asdict(_fit_linear_code(crops, batches=max(1, min(64, clips // 16))))
+    code = LinearCode(**trainer.kept)
     test = draw_bank(held_out, 32, seed=2, course=course, device=device)
     if not trainer.record.probes:
         trainer.probe(**{f"linear_{k}": v for k, v in _score_linear(code, test).items()})
@@ -374,7 +383,7 @@ def read_vae(folder: Path) -> AutoencoderKLWan:
     Raises:
         FileNotFoundError: the part has not run.
     """
-    width = json.loads((folder / "vae.json").read_text())["settings"].get("decoder_width", 32)
+    width = read_record(folder, "vae")["settings"].get("decoder_width", 32)
     vae = read_average(folder / "vae.pt", build_vae(decoder_width=width))
     statistics = json.loads((folder / "vae-latents.json").read_text())
     vae.register_to_config(latents_mean=statistics["mean"], latents_std=statistics["std"])

@@ -23,12 +23,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from omniavatar.errors import InputError
 from omniavatar.memory import computes_bfloat16
 
 logger = logging.getLogger(__name__)
 
 RECORDS = "training.json"
 """Beside exported weights: how each part was made."""
+
+MAY_DIFFER = ("batch", "clips", "hours", "new_clips_a_step", "processes")
+"""Settings that a later call may change: how much there is to learn from, and how much at once."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -109,6 +113,24 @@ class Record:
         path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
+def read_record(folder: Path, part: str) -> dict[str, Any]:
+    """What a part noted beside its checkpoint.
+
+    Raises:
+        FileNotFoundError: the part has not run.
+    """
+    path = folder / f"{part}.json"
+    if not path.exists():
+        raise FileNotFoundError(_run_first(path))
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def _run_first(path: Path) -> str:
+    command = path.stem.replace("-further", " --further")
+    return f"{path} is missing. Run `python -m omniavatar.nano {command}` first."
+
+
 def read_records(weights: Path) -> dict[str, Any]:
     """What is kept beside exported weights of how each part was made, by its name."""
     file = weights / RECORDS
@@ -129,6 +151,13 @@ class Trainer(Generic[Network]):
         network: on its device. A checkpoint in `folder` is read into it.
         seconds: the whole budget, over all calls.
         deadline: value of `time.monotonic()` at which to leave off; a later call goes on.
+        settings: for the record. All but `MAY_DIFFER` have to be the checkpoint's, if there is one.
+
+    Attributes:
+        kept: tensors that the run needs beside the network, and finds again when it goes on.
+
+    Raises:
+        InputError: the checkpoint in `folder` was made with other settings.
     """
 
     def __init__(
@@ -165,6 +194,7 @@ class Trainer(Generic[Network]):
         )
         self._loss_sum = torch.zeros((), device=self._device)
         self._loss_count = 0
+        self.kept: dict[str, Tensor] = {}
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
         self.record = Record(part=part, device=name, settings=settings or {})
         folder.mkdir(parents=True, exist_ok=True)
@@ -223,8 +253,8 @@ class Trainer(Generic[Network]):
         self._loss_count += 1
         if self.record.steps % log_every == 0:
             self._log(rate)
-            if time.monotonic() - self._saved > save_every_seconds:
-                self.save()
+        if time.monotonic() - self._saved > save_every_seconds:
+            self.save()
 
     def probe(self, **values: float) -> None:
         """Note a measurement beside the losses."""
@@ -244,6 +274,7 @@ class Trainer(Generic[Network]):
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
+            "kept": self.kept,
             "record": json.dumps(
                 {name: getattr(self.record, name) for name in self.record.__dataclass_fields__}
             ),
@@ -255,12 +286,25 @@ class Trainer(Generic[Network]):
 
     def _load(self) -> None:
         state = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
+        record = json.loads(state["record"])
+        self._check_settings(record["settings"])
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
-        for name, value in json.loads(state["record"]).items():
+        self.kept = state.get("kept", {})
+        for name, value in record.items():
             setattr(self.record, name, value)
         logger.info("%s goes on at %.0f s", self.record.part, self.record.seconds)
+
+    def _check_settings(self, stored: dict[str, Any]) -> None:
+        # As they come back from JSON, which knows no tuples.
+        asked = json.loads(json.dumps(self.record.settings))
+        for name in asked.keys() & stored.keys():
+            if name not in MAY_DIFFER and asked[name] != stored[name]:
+                raise InputError(
+                    f"{self._checkpoint} was made with {name} {stored[name]}, and {asked[name]} is "
+                    "asked for. Go on as it began, or move it away to begin anew."
+                )
 
     def _begin_alike(self) -> None:
         """Take the first process's weights: fitted ones differ a little on each card."""
@@ -352,9 +396,7 @@ def read_average_state(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: the part that makes the checkpoint has not run.
     """
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing. Run `python -m omniavatar.nano {path.stem}` first."
-        )
+        raise FileNotFoundError(_run_first(path))
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["average"]
     return state
 

@@ -407,18 +407,23 @@ def _shown(frames: Tensor, continues: Tensor) -> tuple[Tensor, Tensor]:
 def read_windows(
     folder: Path, shape: Shape, encoder: Wav2Vec2Model, device: torch.device
 ) -> Windows:
-    """All windows of one shape in the folder, or this process's share of the files, heard.
+    """All windows of one shape in the folder, or this process's share of them, heard.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    paths = sorted(folder.glob(f"windows-{shape.name}-*.pt"))[rank() :: processes()]
+    paths = sorted(folder.glob(f"windows-{shape.name}-*.pt"))
     if not paths:
         raise FileNotFoundError(
             f"{folder} holds no windows of {shape.name}. "
             "Run `python -m omniavatar.nano windows` first."
         )
-    return Windows.join([Windows.read(path, device).hear(encoder) for path in paths])
+    if len(paths) >= processes():
+        return Windows.join(
+            [Windows.read(path, device).hear(encoder) for path in paths[rank() :: processes()]]
+        )
+    windows = Windows.join([Windows.read(path, device) for path in paths])
+    return windows.take(torch.arange(rank(), len(windows), processes())).hear(encoder)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: tuple[str, ...]) -> Tensor:
