@@ -307,7 +307,7 @@ def step_down(
 
 
 def _is_reached(placement: Placement, other: Placement) -> bool:
-    """Whether nothing has to be read again, or made more precise, to come to the other one."""
+    """Whether nothing has to be read again to come to another of its `arrangements`."""
     if TRANSFORMER in placement.offloaded and other.pinned != placement.pinned:
         return False
     return placement.offloaded <= other.offloaded

@@ -192,7 +192,6 @@ def show(view: JobView, screen: Screen, before: JobView | None = None, *, is_own
         return updates | {screen.empty: gr.HTML(visible=True)}
     poster = None if view.poster is None else str(view.poster)
     return updates | {
-        screen.job: view.id,
         screen.video: gr.Video(str(view.video), visible=True),
         screen.download: gr.DownloadButton(value=str(view.video)),
         screen.poster: gr.DownloadButton(value=poster, visible=poster is not None),

@@ -124,11 +124,13 @@ def plan_transformer(
     is_small = any(is_fp8(base, published) for published in names.values())
     fp8, merge = fp8 or is_small, merge and not is_small
     beside = not merge and bool(adapter or loras)
-    stored = network
-    if beside:
-        stored = empty(lambda: OmniAvatarTransformer3DModel.from_config(settings))
+    small: Collection[str] = ()
     if fp8:
+        stored = network
+        if beside:  # `network` itself is hooked at last, so that the hooks find the changes
+            stored = empty(lambda: OmniAvatarTransformer3DModel.from_config(settings))
         store_as_fp8(stored, compute_dtype=dtype)
+        small = _small(stored)
 
     def read(name: str, device: torch.device | str) -> Tensor:
         tensor = (own[name] if name in own else base[names[name]]).to(device)
@@ -141,7 +143,7 @@ def plan_transformer(
     def finish(network: OmniAvatarTransformer3DModel) -> None:
         if beside:
             attach(network, adapter, loras, dtype=dtype)
-            if fp8:  # hooked only now, so that the hooks find the changes
+            if fp8:
                 store_as_fp8(network, compute_dtype=dtype)
 
     return Blueprint(
@@ -150,7 +152,7 @@ def plan_transformer(
         read=read,
         dtype=dtype,
         precise=OmniAvatarTransformer3DModel._keep_in_fp32_modules,
-        small=_small(stored),
+        small=small,
         beside=beside,
         finish=finish,
     )

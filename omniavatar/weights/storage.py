@@ -34,7 +34,7 @@ def store_as_fp8(
     Args:
         compute_dtype: what a layer's weights become while it runs.
     """
-    if _is_hooked(network):
+    if is_stored_as_fp8(network):
         return
     if isinstance(network, OmniAvatarTransformer3DModel):
         network.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=compute_dtype)
@@ -44,11 +44,7 @@ def store_as_fp8(
         )
 
 
-def _is_hooked(network: nn.Module) -> bool:
+def is_stored_as_fp8(network: nn.Module) -> bool:
+    """Whether `store_as_fp8` was applied to a network: weights of 8 bits alone do not run."""
     found = (getattr(module, "_diffusers_hook", None) for module in network.modules())
     return any(registry and registry.get_hook("layerwise_casting") for registry in found)
-
-
-def is_stored_as_fp8(network: nn.Module) -> bool:
-    """Whether `store_as_fp8` was applied to a network."""
-    return any(parameter.dtype == FP8 for parameter in network.parameters())
