@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from media_files import ffmpeg
-from PIL import Image
+from PIL import Image, ImageCms
 
 from omniavatar.errors import InputError
 from omniavatar.media.image import MAX_PIXELS, crop_box, fit_image, load_image
@@ -141,6 +141,45 @@ def test_one_transparent_colour_shows_white(tmp_path, mode):
 def test_colour_in_print_order_is_read(tmp_path):
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
     assert np.abs(load_image(tmp_path / "a.jpg")[8, 8].astype(int) - RED).max() < 8
+
+
+def colour_profile(*, swapped):
+    """sRGB's, with red and green in each other's place or not."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    if swapped:
+        for old, new in ((b"rXYZ", b"????"), (b"gXYZ", b"rXYZ"), (b"????", b"gXYZ")):
+            profile = profile.replace(old, new)
+    return profile
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.png", "RGB"), ("a.jpg", "RGB"), ("a.webp", "RGB"), ("a.tiff", "RGB"), ("a.png", "RGBA")],
+)
+def test_colours_of_another_profile_become_srgb(tmp_path, name, mode):
+    image = Image.new(mode, (16, 16), (200, 60, 30))
+    image.save(tmp_path / name, quality=100, icc_profile=colour_profile(swapped=True))
+    assert np.abs(load_image(tmp_path / name)[8, 8].astype(int) - (60, 200, 30)).max() < 6
+
+
+def test_transparent_colour_of_another_profile_stays_transparent(tmp_path):
+    image = Image.new("P", (8, 8))
+    image.putpalette([200, 60, 30, 10, 20, 30])
+    image.paste(1, (4, 0, 8, 8))
+    profile = colour_profile(swapped=True)
+    image.save(tmp_path / "a.png", transparency=1, icc_profile=profile)
+    picture = load_image(tmp_path / "a.png")
+    assert np.abs(picture[:, :4].astype(int) - (60, 200, 30)).max() < 4
+    assert (picture[:, 4:] == 255).all()
+
+
+@pytest.mark.parametrize("profile", [colour_profile(swapped=False), b"damaged", b"\0" * 200])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_profile_that_says_nothing_changes_no_bit(tmp_path, profile, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "plain.tiff")
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "a.tiff", icc_profile=profile)
+    assert np.array_equal(load_image(tmp_path / "a.tiff"), load_image(tmp_path / "plain.tiff"))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff"])

@@ -8,6 +8,7 @@ pixel is decoded.
 # h, w rows and columns of the picture, n positions of one axis, t taps of the filter
 
 import contextlib
+import io
 import math
 import os
 import warnings
@@ -16,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageFilter
+from PIL import Image, ImageCms, ImageFile, ImageFilter
 from PIL.JpegImagePlugin import JpegImageFile
 
 from omniavatar.errors import InputError
@@ -34,6 +35,9 @@ BACKDROP = (255, 255, 255)
 """What shows through transparent pixels. White, because that is the paper on which pages and
 viewers show a cut-out; the colours stored under full transparency are left-overs that nobody has
 seen."""
+
+ICC_ROUNDING = 2
+"""Levels by which profiles of the same colours differ."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom, 0 to 1 of a picture."""
@@ -55,7 +59,7 @@ _EXIF_ORIENTATION = 0x0112
 
 
 def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read a picture as a viewer shows it: upright, first frame, transparency over white.
+    """Read a picture as a viewer shows it: upright, first frame, transparency over white, sRGB.
 
     Returns:
         [h, w, 3], RGB. A JPEG of more than `MAX_PIXELS` comes at a half, quarter or eighth.
@@ -72,7 +76,7 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         try:
             image.load()
             turn = _turn(image)  # a converted picture may have lost the note
-            picture = _as_rgb(path, image)
+            picture = _as_rgb(path, _as_srgb(image))
             return np.array(picture if turn is None else picture.transpose(turn))
         except InputError:
             raise
@@ -237,6 +241,44 @@ def _draft_size(size: tuple[int, int]) -> tuple[int, int]:
     while width * height > MAX_PIXELS * divisor**2:
         divisor *= 2
     return width // divisor, height // divisor
+
+
+def _as_srgb(image: Image.Image) -> Image.Image:
+    """Colours as sRGB, where the file says that they are others, as photos of phones do.
+
+    A profile that cannot be used is ignored, as viewers do. So is one that is sRGB by any name: the
+    picture then stays as it is to the last bit.
+    """
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+        if image.has_transparency_data:  # it may be noted as one of the colours
+            image = image.convert("RGBA")
+        elif image.mode == "P":
+            image = image.convert("RGB")
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            image.mode,
+            mode,
+        )
+        if image.mode == mode and _changes_little(transform, mode):
+            return image
+        return ImageCms.applyTransform(image, transform) or image
+    return image
+
+
+def _changes_little(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether no colour is moved by more than rounding."""
+    levels = np.linspace(0, 255, 9).astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(9, -1, 3)
+    before = Image.fromarray(colours).convert(mode)
+    after = ImageCms.applyTransform(before, transform)
+    assert after is not None
+    difference = np.asarray(after, np.int16) - np.asarray(before, np.int16)
+    return int(np.abs(difference).max()) <= ICC_ROUNDING
 
 
 def _as_rgb(path: Path, image: Image.Image) -> Image.Image:
