@@ -165,6 +165,12 @@ def test_models_lists_the_catalog(capsys):
         ("bench --json .", "folder"),
         ("bench --table absent", "absent"),
         ("bench --table notes.txt", "notes.txt"),
+        ("bench --table .", "list.json is not a report"),
+        ("bench --table kept", "has no 'comparison'"),
+        ("bench --seconds -1", "'-1' is not a number above 0"),
+        ("bench --seconds nan", "'nan' is not a number above 0"),
+        ("bench --random-weights nano --steps 0", "'0' is not a whole number from 1"),
+        ("bench --random-weights nano --tokens -5", "'-5' is not a whole number from 1"),
         ("remote face.png voice.wav --endpoint runpod:a --output .", "folder"),
         ("remote face.png voice.wav --endpoint runpod:a --output absent/a.mp4", "absent"),
         ("acceptance --seconds 5 -1", "-1.0. Use a number from 0.1 to 7200"),
@@ -174,6 +180,8 @@ def test_models_lists_the_catalog(capsys):
 def test_what_cannot_be_done_is_one_sentence_and_status_2(words, told, folder, monkeypatch, capsys):
     (folder / "list.json").write_text("[]")
     (folder / "unknown.json").write_text('{"image": "face.png", "loudness": 3}')
+    (folder / "kept").mkdir(exist_ok=True)
+    (folder / "kept" / "old.json").write_text('{"kind": "chunk"}')
     monkeypatch.chdir(folder)
     assert cli.main(words.split()) == 2
     shown = capsys.readouterr()

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omniavatar.errors import InputError
+
 GIB = 2**30
 
 
@@ -16,16 +18,34 @@ def write_tables(folder: Path) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        InputError: a file is no report, or one of another version.
     """
-    reports = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
+    reports = [_report(file) for file in sorted(folder.glob("*.json"))]
     parts = [_HEAD]
     for kind, draw in (("chunk", _chunks), ("tiers", _tiers), ("accuracy", _accuracy)):
         chosen = [report for report in reports if report.get("kind") == kind]
-        if chosen:
-            parts.append(draw(chosen))
+        try:
+            parts += [draw(chosen)] if chosen else []
+        except KeyError as error:
+            raise InputError(
+                f"A report in {folder} has no {error}: it is of another version. Write it again, "
+                "with `bench --json`."
+            ) from error
     target = folder / "README.md"
     target.write_text("\n".join(parts), encoding="utf-8")
     return target
+
+
+def _report(file: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(file.read_text("utf-8"))
+    except ValueError:
+        report = None
+    if not isinstance(report, dict):
+        raise InputError(f"{file} is not a report. Write it again, with `bench --json`.")
+    return report
 
 
 _HEAD = """# Measured speed and memory

@@ -21,7 +21,7 @@ from omniavatar.pipeline import AvatarPipeline
 from omniavatar.request import GenerationRequest
 from omniavatar.speed import attention_kernel
 
-Resolution = Literal["standard", "small"]
+Resolution = Literal["standard", "small", "large"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

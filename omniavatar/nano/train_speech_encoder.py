@@ -77,8 +77,7 @@ def fit_heads(
 ) -> None:
     """Give an exported encoder, whose heads were thrown away, heads that read it."""
     device = speech.samples.device
-    count = min(clips, 16 * len(speech.samples))
-    windows = sample_speech(speech, count=count, rows=125, generator=generator, device=device)
+    windows = _draw(speech, most=clips, generator=generator)
     features = features_of(reader.encoder, windows.waveform).flatten(0, 1)
     wanted = ((windows.mouth - reader.mouth_mean) / reader.mouth_std).flatten(0, 1)
     heads = nn.ModuleList((reader.mouth_head, reader.class_head))
@@ -92,6 +91,13 @@ def fit_heads(
         loss.backward()
         optimiser.step()
     reader.zero_grad()
+
+
+def _draw(speech: SpeechBank, *, most: int, generator: torch.Generator) -> SpeechWindows:
+    """Windows of five seconds, of a small bank no more than it has to say."""
+    count = min(most, 16 * len(speech.samples))
+    device = speech.samples.device
+    return sample_speech(speech, count=count, rows=125, generator=generator, device=device)
 
 
 @torch.no_grad()
@@ -200,8 +206,7 @@ def _hear(
 ) -> tuple[IdealCode, AudioPack]:
     """What the exported transformer's code should be, and its audio pack."""
     device = speech.samples.device
-    count = min(4096, 16 * len(speech.samples))
-    windows = sample_speech(speech, count=count, rows=125, generator=generator, device=device)
+    windows = _draw(speech, most=4096, generator=generator)
     windows = replace(windows, waveform=normalise(windows.waveform))
     transformer = load_transformer(weights, device)
     ideal = IdealCode.fit(transformer, encoder, windows, generator=generator, steps=steps)

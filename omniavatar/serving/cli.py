@@ -11,6 +11,7 @@ needs it, so that `--help` answers at once. A new command is one entry of `COMMA
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -183,6 +184,18 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _count(text: str) -> int:
+    if (number := _whole_number(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return number
+
+
+def _length(text: str) -> float:
+    if not 0 < (number := _number(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -410,15 +423,18 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
         help="arrange the networks as for this card; with --random-weights, torch is held to it",
     )
     parser.add_argument(
-        "--seconds", type=_number, default=3.0, metavar="X", help="length of the speech"
+        "--seconds", type=_length, default=3.0, metavar="X", help="length of the speech"
     )
     parser.add_argument(
-        "--resolution", choices=("standard", "small"), default="standard", help="of the video"
+        "--resolution",
+        choices=choices_of(get_type_hints(GenerationRequest)["resolution"]),
+        default="standard",
+        help="of the video",
     )
     chunk = parser.add_argument_group("with --random-weights")
-    chunk.add_argument("--tokens", type=int, metavar="N", help="of the chunk (default: its own)")
+    chunk.add_argument("--tokens", type=_count, metavar="N", help="of the chunk (default: its own)")
     chunk.add_argument(
-        "--steps", type=int, default=4, metavar="N", help="timed at a time (default: 4)"
+        "--steps", type=_count, default=4, metavar="N", help="timed at a time (default: 4)"
     )
     chunk.add_argument(
         "--compare", choices=("diffusers",), help="take turns with the library's own transformer"
