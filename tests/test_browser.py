@@ -96,6 +96,7 @@ def test_from_upload_to_a_video_that_plays_and_is_found_again(visit, app, folder
     while client.predict(running, api_name="/job")[0]["state"] == "running":
         page.wait_for_timeout(100)
     window.close()
+    expect(page.locator("#history")).not_to_contain_text("in the making")  # it looks again
     page.wait_for_timeout(1500)  # in which a page that still follows it would tell
     expect(prompt).to_have_value("A man nods.")
     expect(page.locator("#status")).to_contain_text("25 frames")

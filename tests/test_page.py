@@ -174,6 +174,7 @@ def test_a_table_with_a_bad_row_gives_a_zip_of_the_good_ones(visit, folder, tmp_
     with page.expect_download() as download:
         page.locator("#batch-zip").click(timeout=MADE)
     assert download.value.suggested_filename.endswith(".zip")
+    expect(page.locator("#history img")).to_have_count(1)
 
     page.reload()
     page.locator("#history button").first.click()

@@ -156,6 +156,7 @@ def connect_batch(
         return {
             has_begun: True,
             history.visit: visit | {"batch": started},
+            history.clock: gr.Timer(active=True),
             batch.start: gr.Button(interactive=False),
         }
 
@@ -184,7 +185,7 @@ def connect_batch(
     batch.start.click(
         begin,
         [history.visit, batch.files, batch.agreed, form.model, form.memory, *form.chosen],
-        [has_begun, history.visit, batch.start, batch.status],
+        [has_begun, history.visit, history.clock, batch.start, batch.status],
         inputs_kwargs=form.settings,
         preprocess=False,
         **HELPER,

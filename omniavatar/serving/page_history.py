@@ -20,6 +20,7 @@ from omniavatar.serving.jobs import JobView
 NOBODY = {"visitor": "", "job": "", "batch": "", "agreed": ""}
 LONGEST = 24  # videos that are shown
 THUMBNAIL = 256  # pixels a side, at most
+LOOK_AGAIN_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +30,21 @@ class History:
     Attributes:
         visit: token of the visitor, job that was opened last, and when the visitor agreed about
             consent.
-        jobs: names of the jobs in the gallery, in its order.
+        jobs: names of the jobs in the gallery, in its order; `captions`: what it says of them.
+        clock: ticks while any of them is still to be made, which another page, a batch or a video
+            opened meanwhile may be shown in place of.
     """
 
     visit: gr.BrowserState
     jobs: gr.State
+    captions: gr.State
+    clock: gr.Timer
     gallery: gr.Gallery
     empty: gr.HTML
 
     @property
     def shown(self) -> list[Any]:
-        return [self.gallery, self.jobs, self.empty]
+        return [self.gallery, self.jobs, self.captions, self.clock, self.empty]
 
 
 def build_history() -> History:
@@ -63,7 +68,14 @@ def build_history() -> History:
         visible=False,
         elem_id="history",
     )
-    return History(visit=visit, jobs=gr.State([]), gallery=gallery, empty=empty)
+    return History(
+        visit=visit,
+        jobs=gr.State([]),
+        captions=gr.State([]),
+        clock=gr.Timer(LOOK_AGAIN_SECONDS, active=False),
+        gallery=gallery,
+        empty=empty,
+    )
 
 
 def known(visit: dict[str, Any] | None) -> dict[str, Any]:
@@ -80,14 +92,33 @@ def agreement(visit: dict[str, Any]) -> dict[str, Any]:
 def show_history(views: Sequence[JobView], history: History) -> dict[Any, Any]:
     """The newest videos first, those that are still to be made included; not those of which there
     is nothing."""
-    shown = [view for view in views if view.poster is not None or not view.ended][:LONGEST]
+    shown = _of_gallery(views)
+    captions = [_caption(view) for view in shown]
+    pictures = [_picture(view) for view in shown]
     return {
         history.gallery: gr.Gallery(
-            [(_picture(view), _caption(view)) for view in shown], visible=bool(shown)
+            list(zip(pictures, captions, strict=True)), visible=bool(shown)
         ),
         history.jobs: [view.id for view in shown],
+        history.captions: captions,
+        history.clock: gr.Timer(active=any(not view.ended for view in views)),
         history.empty: gr.HTML(visible=not shown),
     }
+
+
+def show_news(
+    views: Sequence[JobView], history: History, ids: list[str], captions: list[str]
+) -> dict[Any, Any]:
+    """The same where it differs from what the gallery shows; else nothing."""
+    showing = list(zip(ids, captions, strict=True))
+    is_news = [(view.id, _caption(view)) for view in _of_gallery(views)] != showing
+    if is_news or all(view.ended for view in views):
+        return show_history(views, history)
+    return {history.jobs: gr.skip()}
+
+
+def _of_gallery(views: Sequence[JobView]) -> list[JobView]:
+    return [view for view in views if view.poster is not None or not view.ended][:LONGEST]
 
 
 def _picture(view: JobView) -> str | Image.Image:

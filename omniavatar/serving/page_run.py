@@ -13,7 +13,7 @@ from omniavatar import GenerationRequest, InputError
 from omniavatar.serving import controls
 from omniavatar.serving.jobs import Jobs, JobView, told_as
 from omniavatar.serving.loras import spec_of
-from omniavatar.serving.page_history import History, agreement, known, show_history
+from omniavatar.serving.page_history import History, agreement, known, show_history, show_news
 from omniavatar.serving.page_inputs import (
     CONSENT,
     DRAFT_SECONDS,
@@ -187,6 +187,9 @@ def connect_run(
             **show_history(jobs.history(visit["visitor"]), history),
         }
 
+    def look_again(visit: Any, ids: list[str], captions: list[str]) -> Updates:
+        return show_news(jobs.history(known(visit)["visitor"]), history, ids, captions)
+
     def restore(visit: Any, job: str) -> Updates:
         """Bring the settings of a video back to the form, to change one of them."""
         view = _find(job)
@@ -246,6 +249,9 @@ def connect_run(
     history.gallery.select(
         choose, [history.visit, history.jobs], [history.visit, *form.restorable], **HELPER
     ).success(follow, [history.visit, watch], shown, **FOLLOW)
+    history.clock.tick(
+        look_again, [history.visit, history.jobs, history.captions], history.shown, **HELPER
+    )
     page.load(
         arrive,
         history.visit,
