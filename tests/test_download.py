@@ -8,7 +8,9 @@ import sys
 import time
 
 import pytest
+import torch
 from hub_server import Hub, published_files
+from safetensors.torch import save_file
 
 from omniavatar import CATALOG, missing_bytes
 
@@ -79,6 +81,15 @@ def test_size_and_place_are_told_first_then_how_far_it_is(hub, tmp_path):
     assert said[0] == f"Downloading 14B: {total / 1e6:.3g} MB to {tmp_path}"
     assert said[-1].startswith("100%  2 MB of 2 MB, ")
     assert "/s, about 0:00 left" in said[-1]
+
+
+def test_a_transformer_by_another_name_is_pointed_at_before_it_is_downloaded(hub, tmp_path):
+    base = tmp_path / BASE
+    base.mkdir()
+    save_file({"blocks.0.ffn.0.weight": torch.zeros(1)}, base / "wan14b.safetensors")
+    said = download(hub, tmp_path).stderr.splitlines()
+    assert f"If {base / 'wan14b.safetensors'} is that of" in said[0]
+    assert said[1].startswith("Downloading 14B")
 
 
 def test_second_download_asks_for_nothing(hub, tmp_path):

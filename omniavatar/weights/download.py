@@ -136,6 +136,8 @@ def fetch(
         ]
         files = [entry for entry in entries if not _is_there(entry) and not link_twin(entry)]
         if files:
+            for damage in find_damage(spec, place):  # a file by another name can be moved instead
+                logger.warning("%s", damage)
             _check_room(spec, files, place)
             _receive_all(spec, files, place, report)
     return place
