@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from omniavatar.media.captions import Caption, align_captions, from_srt, to_srt
     from omniavatar.media.image import load_image
     from omniavatar.media.speech import load_speech, probe_speech
-    from omniavatar.media.video import kept_pieces, read_settings, recover_video
+    from omniavatar.media.video import check_output, kept_pieces, read_settings, recover_video
     from omniavatar.memory import device_name
     from omniavatar.pipeline import AvatarPipeline
     from omniavatar.plan import VideoPlan
@@ -101,6 +101,7 @@ _HOMES = {
     "attention_kernel": "speed",
     "burn_captions": "media.burn",
     "check_files": "weights.download",
+    "check_output": "media.video",
     "check_picture": "checks",
     "check_speech": "checks",
     "choices_of": "request",
@@ -170,6 +171,7 @@ __all__ = [
     "attention_kernel",
     "burn_captions",
     "check_files",
+    "check_output",
     "check_picture",
     "check_speech",
     "choices_of",

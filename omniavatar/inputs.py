@@ -21,7 +21,7 @@ from omniavatar.media.speech import load_speech
 from omniavatar.media.texture import is_photograph
 from omniavatar.plan import VideoPlan, choose_size, plan_video
 from omniavatar.request import GenerationRequest
-from omniavatar.weights.catalog import ModelSpec
+from omniavatar.weights.catalog import CATALOG, ModelSpec
 
 if TYPE_CHECKING:
     from omniavatar.media.face import Face
@@ -120,6 +120,7 @@ def read_inputs(
         request = replace(request, chunk_length="fitted" if spec.fit_chunks else "full")
     if spec.preset is not None:
         request = replace(request, **spec.preset.built_in)
+    cache_coefficients(request, spec)
     assert request.max_tokens is not None
     assert request.overlap_frames is not None
     picture = (last_picture or LastPicture()).read(
@@ -269,6 +270,23 @@ def read_samples(
     )
     silence = np.zeros(round(silence_seconds * spec.sample_rate), dtype=np.float32)
     return np.concatenate([silence, speech.samples])
+
+
+def cache_coefficients(request: GenerationRequest, spec: ModelSpec) -> Sequence[float]:
+    """How the step cache weighs changes of its input; none where there are none to weigh by.
+
+    Raises:
+        InputError: the step cache is asked for and not calibrated for the checkpoint.
+    """
+    own = request.cache_coefficients == "model"
+    coefficients = (spec if own else CATALOG["14B"]).cache_coefficients
+    if request.step_cache and coefficients is None:
+        raise InputError(
+            f"step_cache is {request.step_cache:g}, but it is not calibrated for {spec.name}. "
+            "Use 0, which turns it off.",
+            field="step_cache",
+        )
+    return coefficients or ()
 
 
 def sizes_of_aspect(spec: ModelSpec, aspect: str) -> Sequence[tuple[int, int]]:

@@ -250,6 +250,18 @@ def arrange(
     raise InputError(_too_little(tried, sizes, work, budget, host, name=name), field="memory")
 
 
+def check_fit(placement: Placement, sizes: Footprint, work: Work, free: Free, *, name: str) -> None:
+    """Refuse a placement that takes more than there is.
+
+    Raises:
+        InputError: it does.
+    """
+    budget, taken = _usable(free.device), needs(placement, sizes, work)
+    if not (_fits(taken.device, budget) and _fits(taken.host, free.host)):
+        message = _too_little((placement,), sizes, work, budget, free.host, name=name)
+        raise InputError(message, field="memory")
+
+
 def refit(
     placement: Placement, sizes: Footprint, work: Work, free: Free, *, name: str, keep_tiles: bool
 ) -> Placement:

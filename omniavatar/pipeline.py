@@ -22,7 +22,7 @@ import omniavatar
 from omniavatar.errors import FullMemoryError, InputError
 from omniavatar.events import ChunkDone, Event, Finished, Notice, Preparing, StepDone
 from omniavatar.flops import transformer_flops
-from omniavatar.inputs import LastPicture, Picture, read_inputs
+from omniavatar.inputs import LastPicture, Picture, cache_coefficients, read_inputs
 from omniavatar.media.speech import normalise
 from omniavatar.media.video import Mp4Writer, check_output
 from omniavatar.memory import (
@@ -364,7 +364,6 @@ class AvatarPipeline:
         """
         inputs = read_inputs(request, self.spec, last_picture=self._last_picture)
         request, plan = inputs.request, inputs.plan
-        self._cache_coefficients(request)
         self._refit(plan)
         portrait, close_up = _animated(inputs.picture, request)
         return Job(
@@ -608,7 +607,7 @@ class AvatarPipeline:
         skips = plan_skips(
             [self.models.transformer.time_modulation(time[None]) for time in times],
             threshold=request.step_cache,
-            coefficients=self._cache_coefficients(request),
+            coefficients=cache_coefficients(request, self.spec),
         )
         return Sampler(
             guidance=Guidance(text=_given(request.guidance), audio=request.audio_guidance),
@@ -618,17 +617,6 @@ class AvatarPipeline:
             dtype=self.placement.dtype,
             sample_dtype=sample_dtype,
         )
-
-    def _cache_coefficients(self, request: GenerationRequest) -> Sequence[float]:
-        own = request.cache_coefficients == "model"
-        coefficients = (self.spec if own else CATALOG["14B"]).cache_coefficients
-        if request.step_cache and coefficients is None:
-            raise InputError(
-                f"step_cache is {request.step_cache:g}, but it is not calibrated for "
-                f"{self.spec.name}. Use 0, which turns it off.",
-                field="step_cache",
-            )
-        return coefficients or ()
 
     def _settings(self, job: "Job") -> dict[str, Any]:
         """What the MP4 remembers: enough to make it again, and no paths of the user's machine."""

@@ -151,6 +151,11 @@ def test_models_lists_the_catalog(capsys):
         ("captions voice.wav --srt notes.txt --output a.srt", "SRT"),
         ("captions voice.wav --srt notes.txt", "--burn OUT.mp4 or --output FILE.srt"),
         ("captions voice.wav --text hello --burn out.mp4", "voice.wav"),
+        ("captions voice.wav --text hello --output voice.wav", "does not end in .srt"),
+        ("captions voice.wav --text hello --burn a.mp4 --output a.mp4", "does not end in .srt"),
+        ("captions voice.wav --text hello --burn a.mp4 --output absent/a.srt", "absent"),
+        ("check face.png voice.wav --step-cache 0.2", "not calibrated for nano"),
+        ("generate --request huge.json", "model is 'huge'"),
         ("generate --request absent.json", "absent.json"),
         ("generate --request notes.txt", "notes.txt"),
         ("generate --request list.json", "list.json"),
@@ -170,16 +175,22 @@ def test_models_lists_the_catalog(capsys):
         ("bench --seconds -1", "'-1' is not a number above 0"),
         ("bench --seconds nan", "'nan' is not a number above 0"),
         ("bench --random-weights nano --steps 0", "'0' is not a whole number from 1"),
+        ("bench --random-weights nano --tokens 10000000000", "nano needs"),
         ("bench --random-weights nano --tokens -5", "'-5' is not a whole number from 1"),
         ("remote face.png voice.wav --endpoint runpod:a --output .", "folder"),
+        ("remote face.png voice.wav --endpoint runpod:a --output voice.wav", "end in .mp4"),
+        ("remote face.png voice.wav --endpoint runpod:a --timeout nan", "not a number above 0"),
         ("remote face.png voice.wav --endpoint runpod:a --output absent/a.mp4", "absent"),
         ("acceptance --seconds 5 -1", "-1.0. Use a number from 0.1 to 7200"),
         ("acceptance --seconds nan", "nan"),
+        ("acceptance --endpoint foo", "endpoint is 'foo'"),
+        ("acceptance --image absent.png", "absent.png"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_status_2(words, told, folder, monkeypatch, capsys):
     (folder / "list.json").write_text("[]")
     (folder / "unknown.json").write_text('{"image": "face.png", "loudness": 3}')
+    (folder / "huge.json").write_text('{"model": "huge"}')
     (folder / "kept").mkdir(exist_ok=True)
     (folder / "kept" / "old.json").write_text('{"kind": "chunk"}')
     monkeypatch.chdir(folder)
@@ -221,6 +232,10 @@ def test_captions_are_written_beside_and_into_a_video(folder, tmp_path):
     assert "Hello there." in (tmp_path / "talk.srt").read_text()
     assert count_frames(tmp_path / "shown.mp4", side=128) == 25
 
+    again = run("captions", video, "--text", "Not again.", folder=tmp_path, check=2)
+    assert "is there already" in again.stderr
+    assert "Hello there." in (tmp_path / "talk.srt").read_text()
+
 
 def test_part_of_a_recording_is_what_is_heard_and_short_ones_are_warned_of(folder):
     write_wav(folder / "clicks.wav", clicks(2, [0.3, 1.2, 1.7]), 48000)
@@ -252,6 +267,29 @@ def test_request_file_and_options_make_one_video(folder):
     assert (settings["seed"], settings["steps"]) == (5, 1)
     assert (settings["image"], settings["audio"]) == ("beside.png", "voice.wav")
     (folder / "avatar.mp4").unlink()
+
+
+def test_settings_of_a_video_ask_for_it_again(folder, monkeypatch, capsys):
+    asked = {"prompt": "Sie lächelt. 你好", "resolution": "small", "steps": 1, "seed": 3}
+    words = [f"--{name}={value}" for name, value in asked.items()]
+    run("generate", "face.png", "voice.wav", *words, "--output", "first.mp4", folder=folder)
+    plain = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
+    inspect = [sys.executable, "-m", "omniavatar", "inspect", "first.mp4"]
+    told = subprocess.run(inspect, cwd=folder, env=plain, check=True, capture_output=True).stdout
+    assert json.loads(told).items() >= asked.items()
+    (folder / "again.json").write_bytes(b"\xef\xbb\xbf" + told)  # as an editor of Windows saves it
+    run("generate", "--request", "again.json", "--output", "again.mp4", folder=folder)
+    assert json.loads(run("inspect", "again.mp4", folder=folder).stdout) == json.loads(told)
+    monkeypatch.chdir(folder)
+    (folder / "again.json").write_text(
+        json.dumps({"image": "face.png", "audio": "voice.wav", "model": "1.3B"})
+    )
+    for words, side in (([], 720), (["--model", "nano"], 192)):
+        assert cli.main(["check", "--request", "again.json", "--json", *words]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert max(found["height"], found["width"]) == side
+    for name in ("first.mp4", "again.mp4", "again.json"):
+        (folder / name).unlink()
 
 
 def test_terminal_shows_a_bar_and_the_time_left(folder):

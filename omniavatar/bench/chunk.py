@@ -20,7 +20,7 @@ from omniavatar.bench.machine import (
 )
 from omniavatar.bench.random_networks import random_models
 from omniavatar.flops import chunk_tokens, transformer_flops
-from omniavatar.memory import choose_placement
+from omniavatar.memory import Work, check_fit, choose_placement, free_memory
 from omniavatar.models import Models
 from omniavatar.models.transformer import OmniAvatarTransformer3DModel
 from omniavatar.plan import FRAMES_PER_LATENT, frames_per_chunk
@@ -38,6 +38,7 @@ from omniavatar.stages.latents import decode_latents, encode_video, to_pixels
 from omniavatar.stages.schedule import make_schedule
 from omniavatar.weights.build import empty
 from omniavatar.weights.catalog import ModelSpec
+from omniavatar.weights.sizes import footprint_of_spec
 
 ROUNDS = 2
 
@@ -57,6 +58,10 @@ class Shape:
     @property
     def frames(self) -> int:
         return FRAMES_PER_LATENT * (self.latent_frames - 1) + 1
+
+    @property
+    def work(self) -> Work:
+        return Work(tokens=self.tokens, frames=self.frames, height=self.height, width=self.width)
 
     @classmethod
     def of(cls, spec: ModelSpec, tokens: int | None) -> "Shape":
@@ -165,10 +170,14 @@ def measure_chunk(
         steps: in a block that is timed; four blocks are.
         compile_blocks: where there is a compiler.
         compare: run diffusers' own transformer in turns with ours.
+
+    Raises:
+        InputError: there is too little memory for the networks and the chunk.
     """
     chosen = choose_placement(device=device, dtype=dtype)
     device, dtype = chosen.device, chosen.dtype
     shape = Shape.of(spec, tokens)
+    check_fit(chosen, footprint_of_spec(spec), shape.work, free_memory(device), name=spec.name)
     before = matmul_ceiling(device)
     models = random_models(spec, device=device, dtype=dtype)
     transformer = models.transformer

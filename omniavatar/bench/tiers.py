@@ -19,8 +19,10 @@ from omniavatar.memory import (
     Placement,
     Work,
     arrange,
+    check_fit,
     choose_placement,
     describe,
+    free_memory,
     step_down,
 )
 from omniavatar.pinned import pin
@@ -98,16 +100,21 @@ def measure_tiers(
         tokens: about so many in a chunk; None takes the model's own chunk.
         steps: how many are timed, after one that is not.
         compile_blocks: where weights stay as and where they are.
+
+    Raises:
+        InputError: there is too little memory to draw the weights.
     """
     chosen = choose_placement(device=device, dtype=dtype)
-    shape = Shape.of(spec, tokens)
-    work = Work(tokens=shape.tokens, frames=shape.frames, height=shape.height, width=shape.width)
+    shape, sizes = Shape.of(spec, tokens), footprint_of_spec(spec)
+    work = shape.work
+    nothing = Work(tokens=0, frames=0, height=0, width=0)  # weights are drawn where they fit whole
+    check_fit(chosen, sizes, nothing, free_memory(chosen.device), name=spec.name)
     found: dict[Placement, list[str]] = {}
     results = []
     for memory in sorted(tiers, key=lambda name: tier_bytes(name) or 0):
         free = Free(device=tier_bytes(memory), host=None)
         try:
-            placement = arrange(chosen, footprint_of_spec(spec), work, free, name=spec.name)
+            placement = arrange(chosen, sizes, work, free, name=spec.name)
         except InputError as error:
             results.append(Tier(memory=memory, limit_bytes=_limit(memory), problem=str(error)))
         else:
@@ -128,7 +135,7 @@ def measure_tiers(
             problem = str(error).splitlines()[0].split(" GPU ")[0]
             tier = replace(tier, memory=names[0], problem=problem)
             larger = [(placement, names[1:])] if names[1:] else []
-            below = step_down(placement, footprint_of_spec(spec), work, host=None)
+            below = step_down(placement, sizes, work, host=None)
             left[:0] = [(below, names[:1]), *larger] if below is not None else larger
         results.append(tier)
         release(chosen.device)

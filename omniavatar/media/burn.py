@@ -137,9 +137,8 @@ def _choose_font(text: str, size: int, path: Path | None) -> tuple[Font, bool]:
     if path is not None:
         font = _load(path, size)
         if font is None:
-            raise InputError(
-                f"{path} is not a font that can be read. Give a .ttf or .otf file.", field="font"
-            )
+            what = "not a font that can be read" if path.exists() else "not there"
+            raise InputError(f"{path} is {what}. Give a .ttf or .otf file.", field="font")
         fonts: Iterator[Font] = iter([font])
     else:
         fonts = _fonts(size)

@@ -419,6 +419,10 @@ def from_srt(text: str) -> list[Caption]:
         if shown and stop > start:
             captions.append(Caption(start, stop, shown))
     if not captions:
+        if _TIMES.search(text):
+            raise InputError(
+                "Each caption is empty, or ends before it begins. Correct the times.", field="text"
+            )
         raise InputError("No captions were found. Give the text of an SRT file.", field="text")
     return sorted(captions, key=lambda caption: caption.start_seconds)
 

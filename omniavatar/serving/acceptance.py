@@ -24,6 +24,7 @@ from omniavatar import (
     InputError,
     Notice,
     OutputError,
+    load_image,
     load_speech,
 )
 from omniavatar.serving import remote
@@ -161,8 +162,12 @@ def run(
         tell: is given each row as soon as it is known.
 
     Raises:
-        InputError: a length can not be used, or the recording can not be read.
+        InputError: a length or the endpoint can not be used, or the portrait or the recording can
+            not be read.
     """
+    load_image(image)
+    if endpoint != "local":
+        remote.check_endpoint(endpoint)
     for seconds in audio_seconds:
         GenerationRequest(image=image, audio=speech, audio_seconds=seconds)  # in its range
     checks: list[Check] = []

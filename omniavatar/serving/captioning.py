@@ -28,19 +28,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    output = _subtitles(options)
     if options.srt is not None:
-        if options.burn is None and options.output is None:
-            raise InputError(
-                "--srt alone changes nothing. Add --burn OUT.mp4 or --output FILE.srt."
-            )
         captions = omniavatar.from_srt(_read(options.srt))
     else:
         text = options.text if options.text_file is None else _read(options.text_file)
         captions = omniavatar.align_captions(text, omniavatar.load_speech(options.video))
     if options.burn is not None:
         omniavatar.burn_captions(options.video, captions, options.burn, font=options.font)
-    if options.srt is None or options.output is not None:
-        output = options.output or options.video.with_suffix(".srt")
+    if output is not None:
         try:
             output.write_text(omniavatar.to_srt(captions), encoding="utf-8")
         except OSError as error:
@@ -50,6 +46,26 @@ def run(options: argparse.Namespace) -> None:
         print(output)
     if options.burn is not None:
         print(options.burn)
+
+
+def _subtitles(options: argparse.Namespace) -> Path | None:
+    """Where subtitles go, if they do: no place where something else would be lost."""
+    if options.srt is not None and options.output is None:
+        if options.burn is None:
+            raise InputError(
+                "--srt alone changes nothing. Add --burn OUT.mp4 or --output FILE.srt."
+            )
+        return None
+    output: Path = options.output or options.video.with_suffix(".srt")
+    if output.suffix.lower() != ".srt":
+        raise OutputError(f"{output} does not end in .srt. A video with captions is --burn's.")
+    if not output.absolute().parent.is_dir():
+        raise OutputError(f"The folder {output.parent} does not exist. Make it, or use another.")
+    if options.output is None and output.exists():
+        raise OutputError(
+            f"{output} is there already. Give --output {output} to write it anew, or another name."
+        )
+    return output
 
 
 def _read(path: Path) -> str:

@@ -10,6 +10,7 @@ needs it, so that `--help` answers at once. A new command is one entry of `COMMA
 """
 
 import argparse
+import io
 import json
 import math
 import os
@@ -65,6 +66,9 @@ class Command:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status of the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
         options.run(options)
@@ -86,12 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _add_generate_options(parser: argparse.ArgumentParser) -> None:
     files = _add_request_options(parser)
-    files.add_argument(
-        "--model",
-        choices=tuple(CATALOG),
-        default="nano",
-        help="checkpoint (default: %(default)s)",
-    )
+    files.add_argument("--model", choices=tuple(CATALOG), help="checkpoint (default: nano)")
     files.add_argument(
         "--weights", metavar="FOLDER", type=Path, help="where the checkpoint's files are"
     )
@@ -128,7 +127,8 @@ def _add_request_options(
         "--request",
         metavar="FILE.json",
         type=Path,
-        help="take any of these from a JSON object; what is given here wins",
+        help="take any of these, and the model, from a JSON object, such as `inspect` prints; what "
+        "is given here wins",
     )
     if not makes_video:
         return files
@@ -199,9 +199,10 @@ def _length(text: str) -> float:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    request = _request(options)
+    request, model = _request(options)
+    model = model or "nano"
     further = loras.chosen(options)
-    spec = omniavatar.settle_spec(CATALOG[options.model], folder=options.weights, loras=further)
+    spec = omniavatar.settle_spec(CATALOG[model], folder=options.weights, loras=further)
     if not options.quiet:
         loras.warn_of_missing_preset(spec, further)
     from omniavatar import AvatarPipeline
@@ -212,7 +213,7 @@ def _generate(options: argparse.Namespace) -> None:
         with _Progress(shown=not options.quiet) as progress:
             progress.wait("Loading the model")
             pipeline = AvatarPipeline.from_pretrained(
-                options.model,
+                model,
                 folder=options.weights,
                 memory=options.memory,
                 loras=further,
@@ -241,9 +242,12 @@ def _in_vain(spec: ModelSpec, request: GenerationRequest) -> Iterator[str]:
             yield f"--{entry.name.replace('_', '-')} has no effect: {reasons[entry.name]}"
 
 
-def _request(options: argparse.Namespace) -> GenerationRequest:
-    """What the options ask for, with files that can be read."""
+def _request(options: argparse.Namespace) -> tuple[GenerationRequest, str | None]:
+    """What the options ask for, with files that can be read, and the model if one is named."""
     given = {} if options.request is None else _read_request(options.request)
+    model = given.pop("model", None)
+    if model is not None and (not isinstance(model, str) or model not in CATALOG):
+        raise InputError(f"model is {model!r}. Use one of: {', '.join(CATALOG)}.", field="model")
     names = {entry.name for entry in fields(GenerationRequest)}
     given |= {name: value for name, value in vars(options).items() if name in names}
     request = GenerationRequest.from_mapping(given)
@@ -252,7 +256,7 @@ def _request(options: argparse.Namespace) -> GenerationRequest:
 
     load_image(request.image)
     load_speech(request.audio, start_seconds=request.audio_start, seconds=request.audio_seconds)
-    return request
+    return request, options.model or model
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -267,14 +271,18 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _read_request(path: Path) -> dict[str, Any]:
     """The object in a request file; its relative paths are relative to the file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Give a JSON file.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8. Save it as UTF-8.") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}.") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} holds no JSON object. Use {{'image': ..., 'audio': ...}}.")
     hints = get_type_hints(GenerationRequest)
+    if "versions" in found:  # of a video, which remembers more than what can be asked for
+        found = {name: value for name, value in found.items() if name in {*hints, "model"}}
     return {
         name: path.parent / value if hints.get(name) is Path and isinstance(value, str) else value
         for name, value in found.items()
@@ -331,9 +339,7 @@ def _bar(event: Event) -> str:
 def _add_check_options(parser: argparse.ArgumentParser) -> None:
     files = _add_request_options(parser, makes_video=False)
     parser.usage = f"{parser.prog} IMAGE AUDIO [settings]"
-    files.add_argument(
-        "--model", choices=tuple(CATALOG), default="nano", help="checkpoint (default: %(default)s)"
-    )
+    files.add_argument("--model", choices=tuple(CATALOG), help="checkpoint (default: nano)")
     files.add_argument(
         "--framing",
         metavar="OUT.png",
@@ -344,7 +350,9 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    told = omniavatar.preflight(_request(options), CATALOG[options.model])
+    request, model = _request(options)
+    spec = CATALOG[model or "nano"]
+    told = omniavatar.preflight(request, spec)
     if options.framing is not None:
         _save_picture(told.picture.framing, options.framing)
     if options.json:
@@ -357,13 +365,15 @@ def _check(options: argparse.Namespace) -> None:
         edges = zip(("left", "top", "right", "bottom"), picture.crop, strict=True)
         print("shown of it: " + ", ".join(f"{name} {edge:.2f}" for name, edge in edges))
     print(wording.speech(told.speech, told.chunks))
-    for warning in told.warnings:
+    for warning in (*told.warnings, *_in_vain(spec, request)):
         print(f"note: {warning}")
 
 
 def _save_picture(pixels: Any, path: Path) -> None:
     from PIL import Image
 
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"The folder {path.parent} does not exist. Make it, or use another.")
     try:
         Image.fromarray(pixels).save(path)
     except (OSError, ValueError) as error:
@@ -380,7 +390,8 @@ def _add_inspect_options(parser: argparse.ArgumentParser) -> None:
 def _inspect(options: argparse.Namespace) -> None:
     from omniavatar import read_settings
 
-    print(json.dumps(read_settings(options.video), indent=2, ensure_ascii=False))
+    plain = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    print(json.dumps(read_settings(options.video), indent=2, ensure_ascii=plain))
 
 
 def _add_no_options(_parser: argparse.ArgumentParser) -> None:
@@ -560,7 +571,7 @@ def _add_remote_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_number,
+        type=_length,
         default=3600.0,
         help="longest wait for an endpoint (default: %(default)g)",
     )
@@ -569,12 +580,12 @@ def _add_remote_options(parser: argparse.ArgumentParser) -> None:
 def _remote(options: argparse.Namespace) -> None:
     from omniavatar.serving import remote
 
-    request = _request(options)
+    request, model = _request(options)
     work = remote.stream(
         request,
         options.output,
         endpoints=options.endpoint,
-        model=options.model,
+        model=model,
         seconds=options.timeout,
     )
     said = ""

@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from omniavatar import GenerationRequest, InputError, OmniAvatarError, OutputError
+from omniavatar import GenerationRequest, InputError, OmniAvatarError, OutputError, check_output
 from omniavatar.serving import sources
 from omniavatar.serving.app_options import read_account
 
@@ -146,10 +146,7 @@ def stream(
     senders = [_sender(endpoint) for endpoint in endpoints]
     if not senders:
         raise InputError("No endpoint is given. Use runpod:ID, replicate:OWNER/NAME or http(s)://.")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"The folder {output.parent} does not exist. Make it, or use another.")
-    if output.is_dir():
-        raise OutputError(f"{output} is a folder. Give the name of a file.")
+    check_output(output, request.audio)
     for name in FILES:
         if not getattr(request, name).is_file():
             raise InputError(f"{getattr(request, name)} is not a file. Check the path.", field=name)
@@ -167,7 +164,7 @@ def stream(
         try:
             answer = yield from send(order, address, time.monotonic() + seconds)
         except EndpointError as error:
-            failures.append(f"{endpoint}: {error}")
+            failures.append(str(error) if endpoint in str(error) else f"{endpoint}: {error}")
             yield order.told(
                 f"{error} Trying the next endpoint" if endpoint != endpoints[-1] else str(error)
             )
@@ -175,6 +172,15 @@ def stream(
         yield RemoteFinished(endpoint=endpoint, path=output, answer=answer)
         return
     raise EndpointError(" ".join(failures))
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Refuse what names no endpoint.
+
+    Raises:
+        InputError: it does not.
+    """
+    _sender(endpoint)
 
 
 def _sender(endpoint: str) -> tuple[_Send, str]:
