@@ -100,6 +100,13 @@ class TestTables:
         assert second.request.cache_third_pass is True
         assert (first.name, second.name) == ("a-v", "a-v-2")
 
+    def test_text_that_is_cut_by_its_commas_fails_its_row_alone(self, tmp_path):
+        text = "image,audio,prompt\na.png,v.wav,She talks, smiling\na.png,v.wav,She talks\n"
+        first, second = table(tmp_path, text, "a.png", "v.wav")
+        assert first.request is None
+        assert "Row 1: there is no column for 'smiling'" in first.error
+        assert second.request.prompt == "She talks"
+
     @pytest.mark.parametrize("separator", [",", ";", "\t"])
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
     def test_spreadsheets_of_all_countries_are_read(self, tmp_path, separator, encoding):

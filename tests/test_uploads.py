@@ -144,6 +144,15 @@ def test_only_uploads_are_passed_on_and_links_are_followed_first(page, folder, t
             uploaded_file({"path": str(path)}, field="image")
 
 
+def test_example_is_passed_on_as_an_upload(page, folder):
+    example = uploads.EXAMPLES / "presenter-1.png"
+    ((got,), status, _) = call(page, {"path": str(example)})
+    place = Path(got["data"][0]["path"])
+    assert status == 200
+    assert place.is_relative_to(folder)
+    assert place.read_bytes() == example.read_bytes()
+
+
 def test_faults_of_gradio_become_a_sentence(page):
     _, status, answer = call(page, 5, answer=500)
     assert status == 422

@@ -24,6 +24,7 @@ UNPACKED_BYTES = 1_000_000_000  # of all zip files of a batch together, as is th
 UNPACKED_FILES = 1000
 
 FILES = ("image", "audio")
+TOO_MUCH = ""  # names what a line has beyond the columns
 COLUMNS = (*FILES, "model", *(e.name for e in fields(GenerationRequest) if e.name not in FILES))
 # What zipfile and what is behind it say of a file that is damaged.
 _DAMAGE = (
@@ -117,11 +118,16 @@ def _row(
     model: str,
 ) -> Row:
     given = {name: text for name, text in line.items() if text}
+    rest = given.pop(TOO_MUCH, None)
     model = given.pop("model", model)
     stems = [PurePosixPath(given[name]).stem for name in FILES if name in given]
     name = names.take("-".join(dict.fromkeys(stems)) or "video")
     request, error = None, None
     try:
+        if rest is not None:
+            raise InputError(
+                f"there is no column for {rest[:40]!r}. Put a text that has commas into quotes."
+            )
         if model not in CATALOG:
             raise InputError(f"model is {model!r}. Use one of: {', '.join(CATALOG)}.")
         places = {each: _find(each, given.pop(each, ""), files) for each in FILES}
@@ -203,6 +209,7 @@ def _read_table(path: Path, most: int) -> list[dict[str, str]]:
     own = {each.casefold(): each for each in COLUMNS}
     return [
         {own[name]: cell.strip() for name, cell in zip(names, line, strict=False)}
+        | {TOO_MUCH: "".join(line[len(names) :]).strip()}
         for line in lines[1 : most + 2]
     ]
 

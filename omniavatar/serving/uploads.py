@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import gradio as gr
-from gradio.processing_utils import get_upload_folder
+from gradio.processing_utils import get_upload_folder, save_file_to_cache
 
 from omniavatar import InputError
 from omniavatar.serving.sources import Limits, download
@@ -258,6 +258,8 @@ class Gate:
             own = _within(path, self._folders)
             if own is None:
                 raise _foreign(field)
+            if own.is_relative_to(EXAMPLES.resolve()):  # Gradio itself takes uploads alone
+                own = Path(save_file_to_cache(own, cache_dir=get_upload_folder()))
             wanted = _described(file) | {"path": str(own)}
             if file != wanted:
                 file.clear()
