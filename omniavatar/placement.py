@@ -84,8 +84,9 @@ def _let_memory_grow(device: torch.device) -> None:
     set_allocator("expandable_segments:True")
     try:
         torch.empty(GROWTH_PROBE_BYTES, dtype=torch.uint8, device=device)
-    except RuntimeError:  # a virtual card need not have it
-        set_allocator("expandable_segments:False")
+    except RuntimeError as error:
+        if not is_out_of_memory(error):  # a virtual card need not have it
+            set_allocator("expandable_segments:False")
 
 
 def _place(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_placement import name_of
+from test_placement import name_of, render
 
 from omniavatar import AvatarPipeline, Finished, FullMemoryError, GenerationRequest, Notice
 from omniavatar.memory import TRANSFORMER, Placement, arrangements
@@ -33,16 +33,8 @@ def make_pipeline(device="cuda", **options):
     return AvatarPipeline.from_pretrained("nano", device=device, dtype=torch.float32, **options)
 
 
-@torch.no_grad()
-def render(pipeline, request):
-    """The video of one chunk, [1, 3, t, h, w], -1 to 1."""
-    job = pipeline.prepare(request)
-    *_, last = pipeline.render(job, pipeline.condition(job))
-    return last.video.float().cpu()
-
-
 def difference(video, other):
-    return (video - other).abs().mean().item() / 2
+    return (video.cpu() - other.cpu()).abs().mean().item() / 2
 
 
 @pytest.fixture(scope="module")

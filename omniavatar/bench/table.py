@@ -27,7 +27,8 @@ def write_tables(folder: Path) -> Path:
     for kind, draw in (("chunk", _chunks), ("tiers", _tiers), ("accuracy", _accuracy)):
         chosen = [report for report in reports if report.get("kind") == kind]
         try:
-            parts += [draw(chosen)] if chosen else []
+            if chosen:
+                parts.append(draw(chosen))
         except KeyError as error:
             raise InputError(
                 f"A report in {folder} has no {error}: it is of another version. Write it again, "

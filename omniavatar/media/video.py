@@ -294,16 +294,22 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     return settings
 
 
-def check_output(path: Path, audio: Path | None) -> None:
-    """Refuse a place where no video can be written, before any work.
+def check_output(path: Path, audio: Path | None, *, suffix: str = ".mp4") -> None:
+    """Refuse a place where nothing can be written, before any work.
+
+    Args:
+        audio: what is read meanwhile, and must not be written over.
+        suffix: of the format.
 
     Raises:
-        OutputError: it is a folder, no MP4, in no folder, or the recording itself.
+        OutputError: it is a folder, of another format, in no folder, or the recording itself.
     """
     if path.is_dir():
-        raise OutputError(f"{path} is a folder. Give the name of an MP4 file.")
-    if path.suffix.lower() != ".mp4":
-        raise OutputError(f"{path} does not end in .mp4, the one format that is written. Add it.")
+        raise OutputError(f"{path} is a folder. Give the name of an {suffix[1:].upper()} file.")
+    if path.suffix.lower() != suffix:
+        raise OutputError(
+            f"{path} does not end in {suffix}, the one format that is written. Add it."
+        )
     if not path.parent.is_dir():
         raise OutputError(f"The folder {path.parent} does not exist. Make it, or use another.")
     if audio is not None and path.exists() and audio.exists() and path.samefile(audio):

@@ -57,10 +57,7 @@ def _subtitles(options: argparse.Namespace) -> Path | None:
             )
         return None
     output: Path = options.output or options.video.with_suffix(".srt")
-    if output.suffix.lower() != ".srt":
-        raise OutputError(f"{output} does not end in .srt. A video with captions is --burn's.")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"The folder {output.parent} does not exist. Make it, or use another.")
+    omniavatar.check_output(output, None, suffix=".srt")
     if options.output is None and output.exists():
         raise OutputError(
             f"{output} is there already. Give --output {output} to write it anew, or another name."
